@@ -1,0 +1,234 @@
+//! The cache directory: what set-up brings lives there, outside `target/`.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::explain::explained;
+use crate::process::disk_full;
+
+/// Holds the recipe that an entry was made by; written last, so that an entry without it is not trusted.
+const RECIPE: &str = ".recipe";
+
+/// The cache directory.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// `$IOLAG_CACHE`, else `$XDG_CACHE_HOME/iolag`, else `$HOME/.cache/iolag`.
+    pub fn locate() -> Result<Self> {
+        let variable = |name| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        let root = variable("IOLAG_CACHE")
+            .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("iolag")))
+            .or_else(|| Some(variable("HOME")?.join(".cache/iolag")))
+            .ok_or_else(|| {
+                explained(
+                    "failed to find the cache directory: IOLAG_CACHE, XDG_CACHE_HOME and HOME are not set",
+                    "set IOLAG_CACHE",
+                )
+            })?;
+        // Wrapper scripts name their programs by absolute path.
+        Ok(Self {
+            root: std::path::absolute(root).context("failed to find the cache directory")?,
+        })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// A program that set-up brought, or would bring.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.path("bin").join(name)
+    }
+
+    /// Makes the directory, and keeps a second set-up out for as long as the file is held.
+    pub fn lock(&self) -> Result<File> {
+        let what = || format!("failed to open the cache {}", self.root.display());
+        fs::create_dir_all(&self.root).map_err(|error| written(error, &what()))?;
+        let file = File::create(self.path("lock")).map_err(|error| written(error, &what()))?;
+        if file.try_lock().is_err() {
+            eprintln!(
+                "waiting for another set-up that uses {}",
+                self.root.display()
+            );
+            file.lock().with_context(what)?;
+        }
+        Ok(file)
+    }
+
+    /// Whether the entry `name` is whole and was made by `recipe`.
+    pub fn holds(&self, name: &str, recipe: &str) -> bool {
+        fs::read_to_string(self.path(name).join(RECIPE)).is_ok_and(|text| text == recipe)
+    }
+
+    /// Makes the directory entry `name`: `fill` works in a temporary directory, which is renamed when it is whole.
+    ///
+    /// What a stopped run leaves behind has the temporary name, and the next run deletes it.
+    pub fn make(
+        &self,
+        name: &str,
+        recipe: &str,
+        fill: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        let entry = self.path(name);
+        let partial = self.path(format!("{name}.partial"));
+        let what = || format!("failed to make {}", entry.display());
+        remove(&partial).with_context(what)?;
+        fs::create_dir_all(&partial).map_err(|error| written(error, &what()))?;
+        let made = fill(&partial).and_then(|()| {
+            fs::write(partial.join(RECIPE), recipe).map_err(|error| written(error, &what()))?;
+            remove(&entry).with_context(what)?;
+            fs::rename(&partial, &entry).map_err(|error| written(error, &what()))
+        });
+        if made.is_err() {
+            // A half-filled directory may be what filled the disk. The error at hand says more than one here.
+            let _ = remove(&partial);
+        }
+        made
+    }
+
+    /// Writes a small file as a whole.
+    pub fn write(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.path(name);
+        let partial = self.path(format!("{name}.partial"));
+        let what = || format!("failed to write {}", path.display());
+        let write = || {
+            if let Some(dir) = path.parent() {
+                fs::create_dir_all(dir)?;
+            }
+            fs::write(&partial, text)?;
+            fs::rename(&partial, &path)
+        };
+        write().map_err(|error| written(error, &what()))
+    }
+
+    /// Writes `bin/NAME`: a script that runs `program` with the shared libraries that came with it.
+    pub fn write_wrapper(&self, name: &str, script: &str) -> Result<()> {
+        let file = format!("bin/{name}");
+        self.write(&file, script)?;
+        fs::set_permissions(self.path(&file), fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("failed to make {file} executable"))
+    }
+
+    /// Refuses when the disk has less than `need` MiB free.
+    pub fn require_space(&self, what: &str, need: u64) -> Result<()> {
+        let free = free_mib(&self.root)
+            .with_context(|| format!("failed to look at {}", self.root.display()))?;
+        if free >= need {
+            return Ok(());
+        }
+        Err(explained(
+            format!(
+                "failed to {what}: it needs {need} MiB, {} has {free} MiB free",
+                self.root.display()
+            ),
+            "free some space, or point IOLAG_CACHE at a directory on a larger disk",
+        ))
+    }
+}
+
+/// An I/O error while writing: a full disk gets its hint.
+pub fn written(error: io::Error, what: &str) -> anyhow::Error {
+    if error.kind() == io::ErrorKind::StorageFull {
+        return disk_full(what.trim_start_matches("failed to "));
+    }
+    anyhow::Error::new(error).context(what.to_owned())
+}
+
+/// Deletes a file or a directory tree, if it is there.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Free space for this user on the file system of `path`, in MiB.
+fn free_mib(path: &Path) -> io::Result<u64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: `path` is a C string and `stat` has room for the answer.
+    if unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: statvfs succeeded, so it filled `stat`.
+    let stat = unsafe { stat.assume_init() };
+    Ok(stat.f_bavail * stat.f_frsize / (1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(name: &str) -> Cache {
+        let root = std::env::temp_dir().join(format!("iolag-cache-{name}-{}", std::process::id()));
+        remove(&root).unwrap();
+        fs::create_dir_all(&root).unwrap();
+        Cache { root }
+    }
+
+    #[test]
+    fn an_interrupted_entry_is_not_trusted() {
+        let cache = cache("interrupted");
+        // As left by a run that was killed: the temporary name, and a final name without its recipe.
+        fs::create_dir_all(cache.path("fio.partial/usr")).unwrap();
+        fs::create_dir_all(cache.path("fio/usr")).unwrap();
+        assert!(!cache.holds("fio", "1"));
+        cache
+            .make("fio", "1", |dir| Ok(fs::write(dir.join("new"), "")?))
+            .unwrap();
+        assert!(cache.holds("fio", "1"));
+        assert!(
+            !cache.holds("fio", "2"),
+            "another recipe asks for another entry"
+        );
+        assert!(cache.path("fio/new").exists() && !cache.path("fio/usr").exists());
+        remove(&cache.root).unwrap();
+    }
+
+    #[test]
+    fn a_failed_entry_leaves_the_old_one() {
+        let cache = cache("failed");
+        cache.make("fio", "1", |_| Ok(())).unwrap();
+        cache.make("fio", "2", |_| anyhow::bail!("no")).unwrap_err();
+        assert!(cache.holds("fio", "1"));
+        assert!(!cache.path("fio.partial").exists());
+        remove(&cache.root).unwrap();
+    }
+
+    #[test]
+    fn too_little_space_is_refused_with_both_figures() {
+        let cache = cache("space");
+        let error = cache
+            .require_space("install fio", u64::MAX)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with(&format!("failed to install fio: it needs {} MiB", u64::MAX)),
+            "{error}"
+        );
+        assert!(error.ends_with("MiB free"), "{error}");
+        remove(&cache.root).unwrap();
+    }
+}

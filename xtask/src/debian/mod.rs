@@ -1,0 +1,294 @@
+//! Debian packages, unpacked below the cache: needs no root and changes nothing on the machine.
+//!
+//! apt resolves and downloads with a state of its own, so that neither the machine's packages nor its package lists
+//! are touched, and packages that conflict with installed ones can be had.
+
+mod sources;
+mod status;
+
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cache::{self, Cache, remove};
+use crate::explain::explained;
+use crate::process::run;
+
+/// What we never unpack though something depends on it: the host has it (a C compiler), or nothing that we run
+/// needs it (Python, user accounts, sanitizers).
+const NOT_NEEDED: &[&str] = &[
+    "adduser",
+    "binutils",
+    "cpp",
+    "dmsetup",
+    "g++",
+    "gcc",
+    "icu-devtools",
+    "iso-codes",
+    "libasan",
+    "libbinutils",
+    "libc-dev",
+    "libc6",
+    "libgcc",
+    "liblsan",
+    "libpython3",
+    "libsemanage",
+    "libsepol",
+    "libtsan",
+    "libubsan",
+    "linux-libc-dev",
+    "login",
+    "media-types",
+    "passwd",
+    "python3",
+    "readline-common",
+    "rpcsvc-proto",
+];
+
+/// What a package holds and we never use.
+const NOT_UNPACKED: &[&str] = &[
+    "./usr/share/doc",
+    "./usr/share/man",
+    "./usr/share/locale",
+    "./usr/share/icons",
+    "./usr/lib/llvm-*/lib/*.a",
+];
+
+/// apt with a state of its own below the cache.
+pub struct Debian<'a> {
+    cache: &'a Cache,
+    ready: Cell<bool>,
+}
+
+impl<'a> Debian<'a> {
+    pub fn new(cache: &'a Cache) -> Self {
+        Self {
+            cache,
+            ready: Cell::new(false),
+        }
+    }
+
+    /// Unpacks `packages`, with all that they depend on, below `dir`.
+    pub fn unpack(&self, packages: &[&str], dir: &Path) -> Result<()> {
+        self.refresh()?;
+        let list = packages.join(" ");
+        let plan = run(
+            self.apt("apt-get")
+                .args(["install", "--no-install-recommends", "--print-uris", "-qq"])
+                .args(packages),
+            &format!("resolve {list}"),
+        )?;
+        let names = planned(&plan);
+        if names.is_empty() {
+            bail!("failed to resolve {list}: apt names no package");
+        }
+        self.fetch(&names, dir)
+    }
+
+    /// Unpacks one package, without what it depends on, below `dir`.
+    pub fn unpack_alone(&self, package: &str, dir: &Path) -> Result<()> {
+        self.refresh()?;
+        self.fetch(&[package], dir)
+    }
+
+    /// The newest package whose name is `prefix`, digits and marks, `suffix`.
+    pub fn newest(&self, prefix: &str, suffix: &str) -> Result<String> {
+        self.refresh()?;
+        let names = run(
+            self.apt("apt-cache").args(["pkgnames", prefix]),
+            "list packages",
+        )?;
+        let newest = newest(&names, prefix, suffix);
+        newest.map(str::to_owned).ok_or_else(|| {
+            explained(
+                format!("failed to find a package {prefix}*{suffix}: this machine's apt mirror has none"),
+                "see that /etc/apt names the suites bookworm, bookworm-updates and bookworm-security",
+            )
+        })
+    }
+
+    fn fetch(&self, names: &[&str], dir: &Path) -> Result<()> {
+        let archives = dir.join(".archives");
+        fs::create_dir_all(&archives)
+            .map_err(|error| cache::written(error, "failed to make a directory"))?;
+        run(
+            self.apt("apt-get")
+                .current_dir(&archives)
+                .args(["download", "-qq"])
+                .args(names),
+            &format!("download {} packages", names.len()),
+        )?;
+        let mut debs = fs::read_dir(&archives)?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<Result<Vec<_>>>()?;
+        // Largest first, so that the two threads end together.
+        debs.sort_by_key(|deb| {
+            std::cmp::Reverse(deb.metadata().map(|meta| meta.len()).unwrap_or(0))
+        });
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let unpack_some = || -> Result<()> {
+            while let Some(deb) = debs.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+            {
+                unpack_archive(deb, dir)?;
+                remove(deb)?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let other = scope.spawn(unpack_some);
+            unpack_some()?;
+            other.join().expect("unpacking does not panic")
+        })?;
+        remove(&archives)?;
+        Ok(())
+    }
+
+    /// Fetches the package lists, once in a run of ours: an older list may name files that the mirror dropped.
+    fn refresh(&self) -> Result<()> {
+        if self.ready.get() {
+            return Ok(());
+        }
+        let dir = self.cache.path("apt");
+        let what = || format!("failed to prepare {}", dir.display());
+        for sub in ["lists/partial", "archives/partial", "sources.d", "none"] {
+            fs::create_dir_all(dir.join(sub)).map_err(|error| cache::written(error, &what()))?;
+        }
+        let installed = fs::read_to_string("/var/lib/dpkg/status").with_context(what)?;
+        self.cache.write("apt/status", &status::base(&installed))?;
+        self.cache.write(
+            "apt/sources.d/iolag.sources",
+            &sources::bookworm(Path::new("/etc/apt"))?,
+        )?;
+        self.cache.write("apt/apt.conf", &configuration(&dir))?;
+        run(
+            self.apt("apt-get").args(["update", "-qq"]),
+            "fetch Debian's package lists",
+        )?;
+        self.ready.set(true);
+        Ok(())
+    }
+
+    fn apt(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .arg("-c")
+            .arg(self.cache.path("apt/apt.conf"))
+            .env("LC_ALL", "C");
+        command
+    }
+}
+
+/// apt.conf(5) of the private state. Read after the machine's own, whose proxies and keys stay in force.
+fn configuration(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        r#"Dir::State::status "{dir}/status";
+Dir::State::lists "{dir}/lists";
+Dir::Cache::archives "{dir}/archives";
+Dir::Cache::pkgcache "";
+Dir::Cache::srcpkgcache "";
+Dir::Etc::sourcelist "/dev/null";
+Dir::Etc::sourceparts "{dir}/sources.d";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "{dir}/none";
+Debug::NoLocking "true";
+APT::Sandbox::User "root";
+APT::Get::Assume-Yes "true";
+#clear APT::Architectures;
+APT::Architectures {{ "amd64"; }};
+APT::Update::Error-Mode "any";
+Acquire::Languages "none";
+Acquire::Retries "2";
+Acquire::http::Timeout "20";
+Acquire::https::Timeout "20";
+#clear Acquire::IndexTargets::deb::DEP-11;
+#clear Acquire::IndexTargets::deb::DEP-11-icons;
+#clear Acquire::IndexTargets::deb::DEP-11-icons-small;
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Post-Invoke;
+#clear DPkg::Pre-Install-Pkgs;
+"#
+    )
+}
+
+/// The packages of `apt-get --print-uris` that we unpack. A line is `'URI' NAME_VERSION_ARCH.deb SIZE HASH`.
+fn planned(plan: &str) -> Vec<&str> {
+    plan.lines()
+        .filter_map(|line| line.split_whitespace().nth(1)?.split_once('_'))
+        .map(|(name, _)| name)
+        .filter(|name| !NOT_NEEDED.iter().any(|prefix| name.starts_with(prefix)))
+        .collect()
+}
+
+fn unpack_archive(deb: &Path, dir: &Path) -> Result<()> {
+    let mut tar = Command::new("sh");
+    // `dpkg-deb -x` cannot leave files out, and LLVM's static libraries are more than half a gigabyte.
+    tar.args([
+        "-c",
+        r#"dpkg-deb --fsys-tarfile "$1" | tar -x -C "$2" --no-same-owner -X "$3""#,
+        "sh",
+    ]);
+    let excludes = dir.join(format!(".excludes-{:?}", std::thread::current().id()));
+    fs::write(&excludes, NOT_UNPACKED.join("\n"))
+        .map_err(|error| cache::written(error, "failed to unpack"))?;
+    let name = deb.file_name().unwrap_or_default().to_string_lossy();
+    run(
+        tar.arg(deb).arg(dir).arg(&excludes),
+        &format!("unpack {name}"),
+    )?;
+    remove(&excludes)?;
+    Ok(())
+}
+
+fn newest<'a>(names: &'a str, prefix: &str, suffix: &str) -> Option<&'a str> {
+    names
+        .lines()
+        .filter_map(|name| Some((name, name.strip_prefix(prefix)?.strip_suffix(suffix)?)))
+        .filter(|(_, version)| {
+            version
+                .chars()
+                .all(|c| !c.is_ascii_alphabetic() || version.contains("+deb"))
+        })
+        .max_by_key(|(_, version)| {
+            let numbers = version
+                .split(|c: char| !c.is_ascii_digit())
+                .filter_map(|part| part.parse::<u64>().ok());
+            numbers.collect::<Vec<_>>()
+        })
+        .map(|(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plan_leaves_out_what_the_host_has() {
+        let plan = "'http://mirror/a' fio_3.33-3_amd64.deb 1 SHA256:0\n\
+                    'http://mirror/b' python3.11_3.11.2_amd64.deb 1 SHA256:0\n\
+                    'http://mirror/c' libaio1_0.3_amd64.deb 1 SHA256:0\n";
+        assert_eq!(planned(plan), ["fio", "libaio1"]);
+    }
+
+    #[test]
+    fn the_newest_kernel_is_found_by_number() {
+        let names = "linux-image-6.1.0-9-cloud-amd64\nlinux-image-6.1.0-50-cloud-amd64\n\
+                     linux-image-6.1.0-56-rt-amd64\nlinux-image-6.1.0-51-cloud-amd64-unsigned\n";
+        assert_eq!(
+            newest(names, "linux-image-6.1.0-", "-cloud-amd64"),
+            Some("linux-image-6.1.0-50-cloud-amd64")
+        );
+        let names = "linux-image-6.12-cloud-amd64\nlinux-image-6.12.99+deb12-cloud-amd64\n\
+                     linux-image-6.12.117+deb12-cloud-amd64\nlinux-image-6.12.118+deb12-rt-amd64\n";
+        assert_eq!(
+            newest(names, "linux-image-6.12.", "-cloud-amd64"),
+            Some("linux-image-6.12.117+deb12-cloud-amd64")
+        );
+        assert_eq!(newest(names, "linux-image-7.", "-cloud-amd64"), None);
+    }
+}

@@ -1,0 +1,42 @@
+//! What cargo cannot do: set-up, static builds, tests in virtual machines, and the one command that runs every test.
+
+mod build;
+mod cache;
+mod debian;
+mod explain;
+mod platform;
+mod process;
+mod setup;
+mod test;
+mod vm;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Builds, tests and demonstrates iolag")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Bring everything that building and testing need (safe to repeat)
+    Setup(setup::Args),
+    /// Boot Debian kernels in QEMU and run the tests of `vm-tests` there
+    Vm(vm::Args),
+    /// Format, clippy, host tests, privileged tests and VM tests
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Setup(args) => setup::command(&args),
+        Command::Vm(args) => vm::command(&args),
+        Command::Test(args) => test::command(&args),
+    };
+    explain::exit_code(result)
+}

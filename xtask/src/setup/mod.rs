@@ -1,0 +1,242 @@
+//! `cargo xtask setup`: brings what building and testing need, into the cache and nowhere else.
+//!
+//! The one exception is rustup, which is asked for a toolchain or told about ours.
+
+mod elsewhere;
+mod kernels;
+mod linker;
+mod toolchain;
+mod tools;
+
+use std::io::Write;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::cache::Cache;
+use crate::debian::Debian;
+use crate::explain::{explained, host_cannot};
+use crate::platform::Platform;
+use crate::process::find;
+
+pub use kernels::{KERNELS, Kernel};
+
+#[derive(clap::Args, Default)]
+pub struct Args {
+    /// Only report what is there and what is missing (exit code 1 if something is)
+    #[arg(long)]
+    check: bool,
+    /// Where the compiler for eBPF comes from
+    #[arg(long, value_enum, default_value_t)]
+    toolchain: Source,
+}
+
+/// Where the compiler for eBPF comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Source {
+    /// rustup where it can download, else Debian's packages
+    #[default]
+    Auto,
+    Rustup,
+    Debian,
+}
+
+/// What the steps share.
+pub struct Setup<'a> {
+    cache: &'a Cache,
+    platform: Platform,
+    source: Source,
+    debian: Debian<'a>,
+}
+
+/// One thing that set-up brings.
+struct Step {
+    name: String,
+    /// Free space that installing it takes at its peak, in MiB.
+    space: u64,
+    /// What is there, in a few words; `None` if it is missing.
+    check: Box<dyn Fn(&Setup) -> Option<String>>,
+    install: Box<dyn Fn(&Setup) -> Result<()>>,
+}
+
+impl Step {
+    fn new(
+        name: impl Into<String>,
+        space: u64,
+        check: impl Fn(&Setup) -> Option<String> + 'static,
+        install: impl Fn(&Setup) -> Result<()> + 'static,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            space,
+            check: Box::new(check),
+            install: Box::new(install),
+        }
+    }
+}
+
+fn steps() -> Vec<Step> {
+    let mut steps = vec![
+        Step::new("eBPF toolchain", 1000, toolchain::check, toolchain::install),
+        Step::new(
+            "fio",
+            300,
+            |setup| tools::FIO.check(setup),
+            |setup| tools::FIO.install(setup),
+        ),
+        Step::new(
+            "QEMU",
+            300,
+            |setup| tools::QEMU.check(setup),
+            |setup| tools::QEMU.install(setup),
+        ),
+        Step::new(
+            "mke2fs and xz",
+            50,
+            |setup| tools::DISK.check(setup),
+            |setup| tools::DISK.install(setup),
+        ),
+    ];
+    for kernel in KERNELS {
+        let name = format!("kernel {}", kernel.name);
+        steps.push(Step::new(
+            name,
+            400,
+            |setup| kernel.check(setup),
+            |setup| kernel.install(setup),
+        ));
+    }
+    // Last, because it compiles for a minute: everything that can fail for want of space or network has then passed.
+    steps.push(Step::new(
+        "bpf-linker",
+        2000,
+        linker::check,
+        linker::install,
+    ));
+    steps
+}
+
+/// The command.
+pub fn command(args: &Args) -> Result<()> {
+    let cache = Cache::locate()?;
+    let setup = Setup::new(&cache, args.toolchain);
+    if args.check {
+        setup.report()
+    } else {
+        setup.run(true)
+    }
+}
+
+/// Brings what is missing, for commands that need it; says nothing if nothing is.
+pub fn ensure(cache: &Cache) -> Result<()> {
+    Setup::new(cache, Source::Auto).run(false)
+}
+
+impl<'a> Setup<'a> {
+    fn new(cache: &'a Cache, source: Source) -> Self {
+        Self {
+            cache,
+            platform: Platform::detect(),
+            source,
+            debian: Debian::new(cache),
+        }
+    }
+
+    /// Says what is there. Writes nothing.
+    fn report(&self) -> Result<()> {
+        let mut missing = Vec::new();
+        if self.platform != Platform::Bookworm {
+            return elsewhere::report(self);
+        }
+        for step in steps() {
+            match (step.check)(self) {
+                Some(found) => row("ok", &step.name, &found),
+                None => {
+                    row("missing", &step.name, "");
+                    missing.push(step.name);
+                }
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(explained(
+            format!("failed to find {}", missing.join(", ")),
+            "run: cargo xtask setup",
+        ))
+    }
+
+    fn run(&self, verbose: bool) -> Result<()> {
+        if self.platform != Platform::Bookworm {
+            let _lock = self.cache.lock()?;
+            return elsewhere::run(self, verbose);
+        }
+        let todo = |step: &Step| (step.check)(self).is_none();
+        let _lock = self.cache.lock()?;
+        let steps = steps();
+        if steps.iter().any(todo) {
+            self.require_tools()?;
+        }
+        for step in steps {
+            if let Some(found) = (step.check)(self) {
+                if verbose {
+                    row("ok", &step.name, &found);
+                }
+                continue;
+            }
+            self.cache
+                .require_space(&format!("install {}", step.name), step.space)?;
+            let start = Instant::now();
+            row("installing", &step.name, "...");
+            (step.install)(self)?;
+            let found = (step.check)(self).ok_or_else(|| {
+                explained(
+                    format!(
+                        "failed to install {}: it is not there afterwards",
+                        step.name
+                    ),
+                    format!("delete {} and try again", self.cache.root().display()),
+                )
+            })?;
+            row(
+                "installed",
+                &step.name,
+                &format!("{found} ({:.1} s)", start.elapsed().as_secs_f64()),
+            );
+        }
+        Ok(())
+    }
+
+    /// Refuses where a program is missing that only the user can install.
+    fn require_tools(&self) -> Result<()> {
+        if find("cc").is_none() {
+            return Err(no_cc(self.platform));
+        }
+        require_rustup()
+    }
+}
+
+fn no_cc(platform: Platform) -> anyhow::Error {
+    let hint = platform
+        .install_command(&["cc"])
+        .unwrap_or_else(|| "install gcc or clang".into());
+    host_cannot("failed to find a C compiler: no cc on PATH", hint)
+}
+
+fn require_rustup() -> Result<()> {
+    if find("rustup").is_some() {
+        return Ok(());
+    }
+    Err(host_cannot(
+        "failed to find rustup: none on PATH, and it chooses the compiler for eBPF",
+        "install Rust with rustup, as its home page says, then open a new shell",
+    ))
+}
+
+/// One line about one step.
+fn row(state: &str, name: &str, detail: &str) {
+    println!("{}", format!("{state:<11} {name:<15} {detail}").trim_end());
+    // Seen at once, also through a pipe: the next thing may take a minute.
+    let _ = std::io::stdout().flush();
+}
