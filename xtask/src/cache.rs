@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::explain::explained;
-use crate::process::disk_full;
+use crate::process::{disk_full, find};
 
 /// Holds the recipe that an entry was made by; written last, so that an entry without it is not trusted.
 const RECIPE: &str = ".recipe";
@@ -55,6 +55,16 @@ impl Cache {
     /// A program that set-up brought, or would bring.
     pub fn program(&self, name: &str) -> PathBuf {
         self.path("bin").join(name)
+    }
+
+    /// A program that set-up brought, else the one on PATH.
+    pub fn find(&self, name: &str) -> Result<PathBuf> {
+        let ours = self.program(name);
+        if ours.is_file() {
+            return Ok(ours);
+        }
+        find(name)
+            .ok_or_else(|| explained(format!("failed to find {name}"), "run: cargo xtask setup"))
     }
 
     /// Makes the directory, and keeps a second set-up out for as long as the file is held.
@@ -215,6 +225,16 @@ mod tests {
         assert!(cache.holds("fio", "1"));
         assert!(!cache.path("fio.partial").exists());
         remove(&cache.root).unwrap();
+    }
+
+    #[test]
+    fn a_disk_that_fills_up_is_named() {
+        let error = fs::write("/dev/full", "x").unwrap_err();
+        let error = written(error, "failed to write a file");
+        assert_eq!(
+            error.to_string(),
+            "failed to write a file: no space left on device"
+        );
     }
 
     #[test]

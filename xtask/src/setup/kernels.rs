@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::Setup;
-use crate::cache::{remove, written};
+use crate::cache::{Cache, remove, written};
 use crate::process::run;
 
 /// A kernel that the tests run on.
@@ -51,10 +51,15 @@ impl Kernel {
         format!("1 {:?} {REQUIRED:?} {OPTIONAL:?}", self.package)
     }
 
+    /// Where its files are: vmlinuz, config and modules; `None` where set-up did not bring them.
+    pub fn installed(&self, cache: &Cache) -> Option<PathBuf> {
+        cache
+            .holds(&self.dir(), &self.recipe())
+            .then(|| cache.path(self.dir()))
+    }
+
     pub fn check(&self, setup: &Setup) -> Option<String> {
-        let whole = setup.cache.holds(&self.dir(), &self.recipe());
-        let package = || fs::read_to_string(setup.cache.path(self.dir()).join("package")).ok();
-        whole.then(package).flatten()
+        fs::read_to_string(self.installed(setup.cache)?.join("package")).ok()
     }
 
     pub fn install(&self, setup: &Setup) -> Result<()> {

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::Setup;
+use super::tools::libraries;
 use crate::cache::{Cache, remove};
 use crate::process::run;
 
@@ -49,7 +50,8 @@ fn wrapper(cache: &Cache) -> String {
 }
 
 fn build(dir: &Path, llvm: &Path) -> Result<PathBuf> {
-    let [lib, base] = libraries(llvm);
+    let libraries = libraries(llvm);
+    let lib = &libraries[0];
     let prefix = llvm.join(format!("usr/lib/llvm-{LLVM}"));
     let flags = format!(
         "-L {0}/lib -L {1} -C link-arg=-Wl,-rpath-link,{1}",
@@ -83,19 +85,9 @@ fn build(dir: &Path, llvm: &Path) -> Result<PathBuf> {
         format!("{}/lib:{}", prefix.display(), lib.display()),
     );
     // Build scripts run llvm-config, which needs its library.
-    cargo.env(
-        "LD_LIBRARY_PATH",
-        format!("{}:{}", lib.display(), base.display()),
-    );
+    cargo.env("LD_LIBRARY_PATH", std::env::join_paths(&libraries)?);
     run(&mut cargo, "build bpf-linker")?;
     Ok(dir.join("root/bin/bpf-linker"))
-}
-
-fn libraries(prefix: &Path) -> [PathBuf; 2] {
-    [
-        prefix.join("usr/lib/x86_64-linux-gnu"),
-        prefix.join("lib/x86_64-linux-gnu"),
-    ]
 }
 
 /// Copies to `into` the libraries of `dirs` that `program` loads.

@@ -20,7 +20,9 @@ use crate::explain::{explained, host_cannot};
 use crate::platform::Platform;
 use crate::process::find;
 
-pub use kernels::{KERNELS, Kernel};
+pub use kernels::KERNELS;
+pub use linker::loaded;
+pub use tools::libraries;
 
 #[derive(clap::Args, Default)]
 pub struct Args {
@@ -50,14 +52,17 @@ pub struct Setup<'a> {
     debian: Debian<'a>,
 }
 
+type Check = Box<dyn Fn(&Setup) -> Option<String>>;
+type Install = Box<dyn Fn(&Setup) -> Result<()>>;
+
 /// One thing that set-up brings.
 struct Step {
     name: String,
     /// Free space that installing it takes at its peak, in MiB.
     space: u64,
     /// What is there, in a few words; `None` if it is missing.
-    check: Box<dyn Fn(&Setup) -> Option<String>>,
-    install: Box<dyn Fn(&Setup) -> Result<()>>,
+    check: Check,
+    install: Install,
 }
 
 impl Step {
@@ -131,6 +136,20 @@ pub fn command(args: &Args) -> Result<()> {
 /// Brings what is missing, for commands that need it; says nothing if nothing is.
 pub fn ensure(cache: &Cache) -> Result<()> {
     Setup::new(cache, Source::Auto).run(false)
+}
+
+/// The name of the toolchain for eBPF, and a PATH on which bpf-linker comes first.
+pub fn ebpf_environment(cache: &Cache) -> Result<(String, std::ffi::OsString)> {
+    let file = cache.path(toolchain::NAME_FILE);
+    let name = std::fs::read_to_string(&file).map_err(|error| {
+        explained(
+            format!("failed to read {}: {error}", file.display()),
+            "run: cargo xtask setup",
+        )
+    })?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = std::iter::once(cache.path("bin")).chain(std::env::split_paths(&path));
+    Ok((name.trim().to_owned(), std::env::join_paths(dirs)?))
 }
 
 impl<'a> Setup<'a> {

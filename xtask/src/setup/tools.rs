@@ -1,10 +1,25 @@
 //! Programs from Debian packages, each with a script in `bin/` that runs it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::Setup;
+use crate::cache::remove;
+use crate::process::run;
+
+/// Where Debian's packages have shared libraries; librbd, which fio loads, finds those of Ceph by absolute path only.
+const LIBRARIES: &[&str] = &[
+    "usr/lib/x86_64-linux-gnu",
+    "lib/x86_64-linux-gnu",
+    "usr/lib/x86_64-linux-gnu/ceph",
+];
+
+/// The directories with shared libraries, of packages unpacked below `prefix`.
+pub fn libraries(prefix: &Path) -> Vec<PathBuf> {
+    LIBRARIES.iter().map(|dir| prefix.join(dir)).collect()
+}
 
 /// Programs that come from one set of packages.
 pub struct Tools {
@@ -13,6 +28,8 @@ pub struct Tools {
     packages: &'static [&'static str],
     /// Name and path below the directory.
     programs: &'static [(&'static str, &'static str)],
+    /// The option that makes each say its version.
+    version: &'static str,
     /// Arguments before the user's; `{dir}` stands for the directory.
     arguments: &'static str,
 }
@@ -21,6 +38,7 @@ pub const FIO: Tools = Tools {
     dir: "fio",
     packages: &["fio"],
     programs: &[("fio", "usr/bin/fio")],
+    version: "--version",
     arguments: "",
 };
 
@@ -28,6 +46,7 @@ pub const QEMU: Tools = Tools {
     dir: "qemu",
     packages: &["qemu-system-x86"],
     programs: &[("qemu-system-x86_64", "usr/bin/qemu-system-x86_64")],
+    version: "--version",
     arguments: " -L '{dir}/usr/share/qemu' -L '{dir}/usr/share/seabios' -L '{dir}/usr/lib/ipxe/qemu'",
 };
 
@@ -36,6 +55,7 @@ pub const DISK: Tools = Tools {
     dir: "disk-tools",
     packages: &["e2fsprogs", "xz-utils"],
     programs: &[("mke2fs", "sbin/mke2fs"), ("xz", "usr/bin/xz")],
+    version: "-V",
     arguments: "",
 };
 
@@ -54,27 +74,43 @@ impl Tools {
         setup.cache.make(self.dir, &recipe, |dir| {
             setup.debian.unpack(self.packages, dir)
         })?;
+        let finished = self.finish(setup);
+        if finished.is_err() {
+            // Else the next run would take it for good.
+            remove(&setup.cache.path(self.dir)).context("failed to delete what does not run")?;
+        }
+        finished
+    }
+
+    /// Writes the scripts, and runs each program once: a library that is missing shows now, and not in a test.
+    fn finish(&self, setup: &Setup) -> Result<()> {
         let dir = setup.cache.path(self.dir);
+        let arguments = self.arguments.replace("{dir}", &dir.display().to_string());
         for (name, path) in self.programs {
-            let arguments = self.arguments.replace("{dir}", &dir.display().to_string());
             setup
                 .cache
                 .write_wrapper(name, &wrapper(&dir, path, &arguments))?;
+            let mut program = Command::new(setup.cache.program(name));
+            run(program.arg(self.version), &format!("run {name}"))?;
         }
         Ok(())
     }
 
     fn recipe(&self) -> String {
-        format!("1 {:?} {}", self.packages, self.arguments)
+        format!("2 {:?} {}", self.packages, self.arguments)
     }
 }
 
 /// A script that runs `program` below `dir` with the libraries that lie there.
 pub fn wrapper(dir: &Path, program: &str, arguments: &str) -> String {
-    let dir = dir.display();
+    let libraries: Vec<String> = libraries(dir)
+        .iter()
+        .map(|dir| dir.display().to_string())
+        .collect();
+    let (dir, libraries) = (dir.display(), libraries.join(":"));
     format!(
         "#!/bin/sh\n\
-         export LD_LIBRARY_PATH='{dir}/usr/lib/x86_64-linux-gnu:{dir}/lib/x86_64-linux-gnu'\n\
+         export LD_LIBRARY_PATH='{libraries}'\n\
          export QEMU_MODULE_DIR='{dir}/usr/lib/x86_64-linux-gnu/qemu'\n\
          exec '{dir}/{program}'{arguments} \"$@\"\n"
     )

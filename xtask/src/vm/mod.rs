@@ -1,5 +1,189 @@
+//! `cargo xtask vm`: boots kernels in QEMU, with `vm-tests` as PID 1.
+
+mod accelerator;
+mod console;
+mod disk;
+mod initramfs;
+mod machine;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::build::{self, Built};
+use crate::cache::Cache;
+use crate::explain::{explained, host_cannot};
+use crate::process::run;
+use crate::setup::{self, KERNELS};
+use crate::workspace;
+
+use console::Outcome;
+use machine::Machine;
+
 #[derive(clap::Args)]
-pub struct Args {}
-pub fn command(_: &Args) -> anyhow::Result<()> {
+pub struct Args {
+    /// The kernel to boot; may be given several times [default: all]
+    #[arg(long, value_name = "NAME")]
+    kernel: Vec<String>,
+    /// Ends a machine that takes longer
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    timeout: u64,
+    /// Run only tests whose names contain one of these
+    #[arg(last = true, value_name = "TEST")]
+    tests: Vec<String>,
+}
+
+/// What the tests of all machines came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub passed: usize,
+    pub failed: usize,
+    pub skipped: usize,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            passed,
+            failed,
+            skipped,
+        } = self;
+        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+    }
+}
+
+/// The command.
+pub fn command(args: &Args) -> Result<()> {
+    let cache = Cache::locate()?;
+    check_kernels(&args.kernel)?;
+    setup::ensure(&cache)?;
+    let built = build::build()?;
+    let counts = run_all(&cache, &built, args)?;
+    println!("{counts}");
+    if counts.failed > 0 {
+        bail!(
+            "failed to pass the VM tests: {} failed; see {}",
+            counts.failed,
+            logs().display()
+        );
+    }
     Ok(())
+}
+
+/// Runs all tests on all kernels.
+pub fn run_default(cache: &Cache, built: &Built) -> Result<Counts> {
+    run_all(
+        cache,
+        built,
+        &Args {
+            kernel: Vec::new(),
+            timeout: 600,
+            tests: Vec::new(),
+        },
+    )
+}
+
+fn run_all(cache: &Cache, built: &Built, args: &Args) -> Result<Counts> {
+    check_tests(&built.vm_tests, &args.tests)?;
+    fs::create_dir_all(logs()).context("failed to make target/vm")?;
+    let disk = disk::image(cache)?;
+    let mut accelerator = None;
+    let mut counts = Counts::default();
+    // One after the other: two emulated machines at a time get half a CPU each, and the tests measure times.
+    for kernel in KERNELS {
+        if !args.kernel.is_empty() && !args.kernel.iter().any(|name| name == kernel.name) {
+            continue;
+        }
+        let Some(dir) = kernel.installed(cache) else {
+            return Err(host_cannot(
+                format!(
+                    "failed to find kernel {}: set-up brings kernels on Debian 12 only",
+                    kernel.name
+                ),
+                "run the VM tests on Debian 12, in a container for example; or: cargo xtask test --no-vm",
+            ));
+        };
+        let initrd = logs().join(format!("{}.cpio", kernel.name));
+        initramfs::write(&initrd, built, &dir.join("modules"))?;
+        let machine = Machine {
+            name: kernel.name.to_owned(),
+            qemu: qemu(cache)?,
+            kernel: dir.join("vmlinuz"),
+            initrd,
+            disk: disk.clone(),
+            log: logs().join(format!("{}.log", kernel.name)),
+            tests: args.tests.clone(),
+            accelerator: match &accelerator {
+                Some(found) => *found,
+                None => {
+                    *accelerator.insert(accelerator::choose(cache, &dir.join("vmlinuz"), built)?)
+                }
+            },
+        };
+        let start = Instant::now();
+        let outcome = machine.run(Duration::from_secs(args.timeout), true)?;
+        counts += count(kernel.name, &outcome, start.elapsed());
+    }
+    Ok(counts)
+}
+
+/// Counts a machine's run. Each problem is a failure of its own: a test may pass while the kernel warns.
+fn count(kernel: &str, outcome: &Outcome, took: Duration) -> Counts {
+    let mut counts = outcome.verdict.unwrap_or_default();
+    for problem in &outcome.problems {
+        println!("vm {kernel}: FAILED: {problem}");
+        counts.failed += 1;
+    }
+    println!("vm {kernel}: {counts} ({:.1} s)", took.as_secs_f64());
+    counts
+}
+
+fn check_kernels(wanted: &[String]) -> Result<()> {
+    let known: Vec<&str> = KERNELS.iter().map(|kernel| kernel.name).collect();
+    match wanted.iter().find(|name| !known.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => Err(explained(
+            format!("failed to find kernel {name}"),
+            format!("one of: {}", known.join(", ")),
+        )),
+    }
+}
+
+/// Refuses names that select nothing, which would otherwise look like a passed run.
+fn check_tests(program: &Path, wanted: &[String]) -> Result<()> {
+    let list = run(Command::new(program).arg("--list"), "list the VM tests")?;
+    match wanted
+        .iter()
+        .find(|part| !list.lines().any(|name| name.contains(part.as_str())))
+    {
+        None => Ok(()),
+        Some(part) => {
+            let names = list.lines().collect::<Vec<_>>().join(", ");
+            Err(explained(
+                format!("failed to find a test named {part}"),
+                format!("there are: {names}"),
+            ))
+        }
+    }
+}
+
+/// QEMU as set-up brought it, else the one on PATH.
+fn qemu(cache: &Cache) -> Result<PathBuf> {
+    cache.find("qemu-system-x86_64")
+}
+
+/// Where consoles are logged.
+fn logs() -> PathBuf {
+    workspace::target_dir().join("vm")
 }

@@ -1,0 +1,77 @@
+//! The tests that run as root in the virtual machine.
+
+mod smoke;
+
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+
+use anyhow::{Result, anyhow};
+
+/// A test: it passes by returning `Ok`, is skipped by returning [`skip`], and fails by any other error or a panic.
+pub struct Test {
+    pub name: &'static str,
+    run: fn() -> Result<()>,
+}
+
+/// To add a test, add its line.
+pub const TESTS: &[Test] = &[Test {
+    name: "smoke",
+    run: smoke::machine_is_as_the_tests_expect,
+}];
+
+/// The exit code of a test that was skipped.
+pub const SKIPPED: u8 = 77;
+
+/// Why a test does not apply to this kernel.
+#[derive(Debug)]
+pub struct Skip(String);
+
+impl std::fmt::Display for Skip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// The error that marks a test as skipped: `return Err(skip("this kernel has no bpf_loop"))`.
+#[allow(
+    dead_code,
+    reason = "for tests; the smoke test applies to every kernel"
+)]
+pub fn skip(reason: impl Into<String>) -> anyhow::Error {
+    Skip(reason.into()).into()
+}
+
+/// Runs one test in this process and says how it went.
+pub fn run(name: &str) -> ExitCode {
+    let result = match TESTS.iter().find(|test| test.name == name) {
+        Some(test) => catch_unwind(test.run)
+            .unwrap_or_else(|panic| Err(anyhow!("panicked: {}", message(&*panic)))),
+        None => Err(anyhow!("no such test")),
+    };
+    match result {
+        Ok(()) => {
+            println!("iolag-vm: test {name} ... ok");
+            ExitCode::SUCCESS
+        }
+        Err(error) if error.is::<Skip>() => {
+            println!("iolag-vm: test {name} ... skipped: {}", one_line(&error));
+            ExitCode::from(SKIPPED)
+        }
+        Err(error) => {
+            println!("iolag-vm: test {name} ... FAILED: {}", one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").replace('\n', " | ")
+}

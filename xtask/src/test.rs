@@ -1,5 +1,0 @@
-#[derive(clap::Args)]
-pub struct Args {}
-pub fn command(_: &Args) -> anyhow::Result<()> {
-    Ok(())
-}

@@ -1,0 +1,149 @@
+//! `cargo xtask test`: every test there is, and one line at the end that counts them.
+
+mod stage;
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::build::{self, Built};
+use crate::cache::Cache;
+use crate::setup;
+use crate::vm::{self, Counts};
+use crate::workspace;
+
+use stage::{Stages, capture};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Leave out the tests in virtual machines
+    #[arg(long)]
+    no_vm: bool,
+}
+
+/// The command. A stage that fails does not keep the later ones from running.
+pub fn command(args: &Args) -> Result<()> {
+    let mut stages = Stages::default();
+    let cache = Cache::locate()?;
+    stages.required("set-up", || setup::ensure(&cache))?;
+    stages.check("format", || cargo(&["fmt", "--all", "--check"]));
+    stages.check("clippy", clippy);
+    stages.check("clippy of the eBPF side", || clippy_ebpf(&cache));
+    let built = stages.required("build", build::build)?;
+    stages.count("host tests", || host_tests(&cache, &built));
+    if is_root() {
+        stages.count("privileged tests", || privileged_tests(&cache, &built));
+    } else {
+        stages.skip(
+            "privileged tests",
+            "they need root: sudo -E cargo xtask test",
+        );
+    }
+    if args.no_vm {
+        stages.skip("VM tests", "--no-vm");
+    } else {
+        stages.count("VM tests", || vm::run_default(&cache, &built));
+    }
+    stages.finish()
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    passes(workspace::cargo().args(arguments))
+}
+
+fn passes(command: &mut Command) -> Result<()> {
+    let status = command.status()?;
+    if !status.success() {
+        bail!(
+            "{} {}: {status}",
+            command.get_program().display(),
+            words(command)
+        );
+    }
+    Ok(())
+}
+
+fn words(command: &Command) -> String {
+    let words: Vec<_> = command
+        .get_args()
+        .map(|word| word.to_string_lossy())
+        .collect();
+    words.join(" ")
+}
+
+fn clippy() -> Result<()> {
+    cargo(&["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"])
+}
+
+/// The eBPF side builds for its own target, with its own toolchain.
+fn clippy_ebpf(cache: &Cache) -> Result<()> {
+    let (toolchain, path) = setup::ebpf_environment(cache)?;
+    let mut cargo = Command::new("rustup");
+    cargo
+        .current_dir(workspace::root())
+        .env("PATH", path)
+        .env("RUSTC_BOOTSTRAP", "1");
+    cargo.args([
+        "run",
+        &toolchain,
+        "cargo",
+        "clippy",
+        "--quiet",
+        "--package",
+        "agent-ebpf",
+    ]);
+    cargo.args([
+        "--target",
+        "bpfel-unknown-none",
+        "-Z",
+        "build-std=core",
+        "--",
+        "-D",
+        "warnings",
+    ]);
+    // A directory of its own: another compiler would throw out what the other stages built.
+    cargo.env(
+        "CARGO_TARGET_DIR",
+        workspace::target_dir().join("ebpf-clippy"),
+    );
+    for name in ["RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN", "CARGO"] {
+        cargo.env_remove(name);
+    }
+    passes(&mut cargo)
+}
+
+fn host_tests(cache: &Cache, built: &Built) -> Result<Counts> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["test", "--no-fail-fast"]);
+    with_programs(&mut cargo, cache, built);
+    capture(&mut cargo, Some("privileged.rs"))
+}
+
+/// Tests that need root: those of the binary, and those of set-up that mount a disk to fill it.
+///
+/// One at a time: they attach to the one kernel.
+fn privileged_tests(cache: &Cache, built: &Built) -> Result<Counts> {
+    let mut counts = Counts::default();
+    for package in ["iolag-tests", "xtask"] {
+        let mut cargo = workspace::cargo();
+        cargo.args(["test", "--package", package, "--test", "privileged", "--"]);
+        // The reasons of skipped tests are wanted, and libtest hides what a test prints that passes.
+        cargo.args(["--test-threads=1", "--nocapture"]);
+        cargo.env("IOLAG_PRIVILEGED", "1");
+        with_programs(&mut cargo, cache, built);
+        counts += capture(&mut cargo, None)?;
+    }
+    Ok(counts)
+}
+
+fn with_programs(command: &mut Command, cache: &Cache, built: &Built) {
+    command.env("IOLAG_BIN", &built.iolag);
+    if let Ok(fio) = cache.find("fio") {
+        command.env("IOLAG_FIO", fio);
+    }
+}
+
+fn is_root() -> bool {
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
