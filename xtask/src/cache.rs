@@ -84,7 +84,12 @@ impl Cache {
 
     /// Whether the entry `name` is whole and was made by `recipe`.
     pub fn holds(&self, name: &str, recipe: &str) -> bool {
-        fs::read_to_string(self.path(name).join(RECIPE)).is_ok_and(|text| text == recipe)
+        self.path(name).join(RECIPE).is_file() && self.recipe(name) == recipe
+    }
+
+    /// What the entry `name` was made by; empty if it is not there.
+    pub fn recipe(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name).join(RECIPE)).unwrap_or_default()
     }
 
     /// Makes the directory entry `name`: `fill` works in a temporary directory, which is renamed when it is whole.
@@ -97,9 +102,10 @@ impl Cache {
         fill: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<()> {
         let entry = self.path(name);
-        let partial = self.path(format!("{name}.partial"));
         let what = || format!("failed to make {}", entry.display());
-        remove(&partial).with_context(what)?;
+        self.remove_partial(name);
+        // Named by process: a program that outlives a killed set-up for a moment must not write into our directory.
+        let partial = self.path(format!("{name}.{}.partial", std::process::id()));
         fs::create_dir_all(&partial).map_err(|error| written(error, &what()))?;
         let made = fill(&partial).and_then(|()| {
             fs::write(partial.join(RECIPE), recipe).map_err(|error| written(error, &what()))?;
@@ -111,6 +117,25 @@ impl Cache {
             let _ = remove(&partial);
         }
         made
+    }
+
+    /// Deletes what stopped runs left of the entry `name`, as far as it can: it takes space and does no other harm.
+    fn remove_partial(&self, name: &str) {
+        let path = self.path(name);
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+            return;
+        };
+        let prefix = format!("{}.", name.to_string_lossy());
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if name
+                .to_string_lossy()
+                .strip_prefix(&prefix)
+                .is_some_and(|rest| rest.ends_with(".partial"))
+            {
+                let _ = remove(&entry.path());
+            }
+        }
     }
 
     /// Writes a small file as a whole.
@@ -202,7 +227,7 @@ mod tests {
     fn an_interrupted_entry_is_not_trusted() {
         let cache = cache("interrupted");
         // As left by a run that was killed: the temporary name, and a final name without its recipe.
-        fs::create_dir_all(cache.path("fio.partial/usr")).unwrap();
+        fs::create_dir_all(cache.path("fio.1.partial/usr")).unwrap();
         fs::create_dir_all(cache.path("fio/usr")).unwrap();
         assert!(!cache.holds("fio", "1"));
         cache
@@ -214,6 +239,7 @@ mod tests {
             "another recipe asks for another entry"
         );
         assert!(cache.path("fio/new").exists() && !cache.path("fio/usr").exists());
+        assert!(!cache.path("fio.1.partial").exists());
         remove(&cache.root).unwrap();
     }
 
@@ -223,7 +249,11 @@ mod tests {
         cache.make("fio", "1", |_| Ok(())).unwrap();
         cache.make("fio", "2", |_| anyhow::bail!("no")).unwrap_err();
         assert!(cache.holds("fio", "1"));
-        assert!(!cache.path("fio.partial").exists());
+        assert_eq!(
+            fs::read_dir(&cache.root).unwrap().count(),
+            1,
+            "only the old entry is there"
+        );
         remove(&cache.root).unwrap();
     }
 

@@ -11,13 +11,14 @@ use crate::process::run;
 use crate::setup::{libraries, loaded};
 
 const DIR: &str = "vm-disk";
-const RECIPE: &str = "1 fio ext4 512M";
 const SIZE: &str = "512M";
 
 /// The image, made once. Machines write to a snapshot of it, so every run starts with the same disk.
 pub fn image(cache: &Cache) -> Result<PathBuf> {
-    if !cache.holds(DIR, RECIPE) {
-        cache.make(DIR, RECIPE, |dir| {
+    // Another fio makes another disk.
+    let recipe = format!("1 {SIZE} {}", cache.recipe("fio"));
+    if !cache.holds(DIR, &recipe) {
+        cache.make(DIR, &recipe, |dir| {
             make(cache, dir).context("failed to make the VM's disk")
         })?;
     }
