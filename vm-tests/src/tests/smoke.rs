@@ -1,6 +1,7 @@
 //! The machine itself.
 
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
@@ -28,7 +29,11 @@ pub fn machine_is_as_the_tests_expect() -> Result<()> {
             "no {kind}:\n{mounts}"
         );
     }
-    ensure!(fs::metadata("/iolag")?.is_file(), "/iolag is not a file");
+    let agent = Command::new("/iolag")
+        .arg("--version")
+        .output()
+        .context("failed to run /iolag")?;
+    ensure!(agent.status.success(), "/iolag --version: {}", agent.status);
 
     let version = guest::fio()
         .arg("--version")
