@@ -1,0 +1,132 @@
+//! The one list of probes, points and backends. The command line, the loader, `status`, the docs
+//! and the VM tests all iterate it: a name is typed here and nowhere else.
+
+/// How a probe attaches at a point. `auto` tries them in the order of [`BACKENDS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// A BPF trampoline at the function's entry: the cheapest.
+    Fentry,
+    /// A kprobe at the function's entry.
+    Kprobe,
+    /// A raw tracepoint on the same path.
+    Tp,
+}
+
+/// All backends, cheapest first.
+pub const BACKENDS: [Backend; 3] = [Backend::Fentry, Backend::Kprobe, Backend::Tp];
+
+impl Backend {
+    /// The name that the command line, `status` and the programs of the objects use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+            Self::Tp => "tp",
+        }
+    }
+}
+
+/// Which of io-delayer's two switches a point belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// Delayed by `iolag set`.
+    Vfs,
+    /// Delayed by `iolag set-blk`.
+    Block,
+}
+
+/// A place in the kernel that can be delayed.
+#[derive(Debug)]
+pub struct Point {
+    /// Its name for people: `vfs.read`.
+    pub name: &'static str,
+    /// The switch that it belongs to.
+    pub layer: Layer,
+    /// What is delayed there, for help texts and generated docs.
+    pub help: &'static str,
+    /// Kernel functions for `fentry` and `kprobe`: the first that can be attached is taken.
+    pub functions: &'static [&'static str],
+    /// The raw tracepoint for `tp`.
+    pub tracepoint: &'static str,
+    /// The system calls that `tp` picks at `sys_enter`; empty where the tracepoint is the point's own.
+    pub syscalls: &'static [&'static str],
+}
+
+/// The points of the probe `delay`. A point's place in this list is its slot in the maps.
+pub const POINTS: [Point; 4] = [
+    Point {
+        name: "vfs.read",
+        layer: Layer::Vfs,
+        help: "read(2), pread64(2) of any file, pipe or socket",
+        functions: &["vfs_read"],
+        tracepoint: "sys_enter",
+        syscalls: &["read", "pread64"],
+    },
+    Point {
+        name: "vfs.write",
+        layer: Layer::Vfs,
+        help: "write(2), pwrite64(2) of any file, pipe or socket",
+        functions: &["vfs_write"],
+        tracepoint: "sys_enter",
+        syscalls: &["write", "pwrite64"],
+    },
+    Point {
+        name: "vfs.open",
+        layer: Layer::Vfs,
+        help: "open(2), openat(2), openat2(2), creat(2)",
+        // io-delayer hooks do_sys_open, which since 5.6 (fd2c6ab3ba4e) is only a wrapper that the
+        // system calls do not pass: its successor comes first.
+        functions: &["do_sys_openat2", "do_sys_open", "do_filp_open"],
+        tracepoint: "sys_enter",
+        syscalls: &["open", "openat", "openat2", "creat"],
+    },
+    Point {
+        name: "block.issue",
+        layer: Layer::Block,
+        help: "each request handed to a block device's driver",
+        // blk_start_request went with the single-queue block layer in 5.0 (a1ce35fa4985); its
+        // multi-queue successor is also where the tracepoint block_rq_issue fires.
+        functions: &["blk_mq_start_request", "blk_start_request"],
+        tracepoint: "block_rq_issue",
+        syscalls: &[],
+    },
+];
+
+/// Slots in the maps, for the eBPF side.
+pub mod slot {
+    pub const VFS_READ: u32 = 0;
+    pub const VFS_WRITE: u32 = 1;
+    pub const VFS_OPEN: u32 = 2;
+    pub const BLOCK_ISSUE: u32 = 3;
+}
+
+/// The slot of a point in the maps, by its name.
+#[must_use]
+pub fn slot_of(name: &str) -> Option<usize> {
+    POINTS.iter().position(|point| point.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_places_in_the_list() {
+        for (name, slot) in [
+            ("vfs.read", slot::VFS_READ),
+            ("vfs.write", slot::VFS_WRITE),
+            ("vfs.open", slot::VFS_OPEN),
+            ("block.issue", slot::BLOCK_ISSUE),
+        ] {
+            assert_eq!(slot_of(name), Some(slot as usize), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        for (i, point) in POINTS.iter().enumerate() {
+            assert!(POINTS[..i].iter().all(|other| other.name != point.name));
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! What both sides of iolag must agree on: the catalogue of probes and points, the plain-old-data
+//! that crosses the maps, and the bucket arithmetic of the histograms.
+//!
+//! `no_std`, no dependencies but `aya` for [`aya::Pod`] behind the feature `user`; everything here
+//! is tested on the host.
+#![no_std]
+
+pub mod bucket;
+pub mod catalogue;
+pub mod pod;
+pub mod syscalls;

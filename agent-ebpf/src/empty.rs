@@ -1,0 +1,36 @@
+//! Programs that do nothing, one for each backend: what a hook costs before any work of ours.
+//! The bench subtracts their cost from that of the probe's programs.
+#![no_std]
+#![no_main]
+
+use agent_ebpf as _;
+use aya_ebpf::{
+    macros::{fentry, kprobe, raw_tracepoint},
+    programs::{FEntryContext, ProbeContext, RawTracePointContext},
+};
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[fentry]
+pub fn fentry_empty(_ctx: FEntryContext) -> i32 {
+    0
+}
+
+#[kprobe]
+pub fn kprobe_empty(_ctx: ProbeContext) -> u32 {
+    0
+}
+
+/// `TRACE_EVENT_SYS(sys_enter, TP_PROTO(struct pt_regs *regs, long id))`
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn tp_sys_enter(_ctx: RawTracePointContext) -> i32 {
+    0
+}
+
+/// `TRACE_EVENT(block_rq_issue, TP_PROTO(struct request *rq))`
+#[raw_tracepoint(tracepoint = "block_rq_issue")]
+pub fn tp_block_rq_issue(_ctx: RawTracePointContext) -> i32 {
+    0
+}

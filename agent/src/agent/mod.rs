@@ -1,0 +1,128 @@
+//! The agent process: claims its socket, loads, serves, renews the lease, detaches.
+
+mod detach;
+
+use std::{cell::RefCell, path::Path, rc::Rc};
+
+pub use detach::detach;
+use log::{info, warn};
+use tokio::{
+    io::{AsyncWriteExt as _, Interest, unix::AsyncFd},
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{
+    control::{
+        protocol::answer,
+        server::{self, Shared, StopRequest},
+        socket::Claim,
+    },
+    failure::{FAILED, Failure},
+    host::Facts,
+    kernel::KernelLog,
+    plan::Choice,
+    session::{RENEWAL, Session},
+};
+
+/// Runs the agent until a signal or `iolag stop`. `ready` is called once it serves.
+///
+/// # Errors
+/// The socket cannot be had, or this host cannot; nothing stays attached.
+pub fn run(choice: Choice, socket: &Path, ready: impl FnOnce()) -> Result<(), Failure> {
+    let facts = Facts::read(Path::new("/"));
+    // Who may not is told so before anything else goes wrong for it.
+    crate::plan::plan(choice, &facts)?;
+    let mut claim = Claim::new(socket)?;
+    let (session, log) = Session::start(choice, &facts)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            Failure::new(FAILED, format!("failed to start the event loop: {error}"))
+        })?;
+    let session: Shared = Rc::new(RefCell::new(Some(session)));
+    let stop = runtime.block_on(async {
+        let listener = claim.listen()?;
+        let tasks = tokio::task::LocalSet::new();
+        tasks
+            .run_until(serve(listener, socket, session.clone(), log, ready))
+            .await
+    })?;
+    // Detach first, then free the path, then say so.
+    drop(session.borrow_mut().take());
+    drop(claim);
+    info!("all is detached");
+    runtime.block_on(async {
+        if let Some(mut client) = stop {
+            let done = format!("{}\n", answer(Ok(serde_json::Value::Null)));
+            let _gone = client.write_all(done.as_bytes()).await;
+        }
+    });
+    Ok(())
+}
+
+async fn serve(
+    listener: tokio::net::UnixListener,
+    socket: &Path,
+    session: Shared,
+    log: Option<KernelLog>,
+    ready: impl FnOnce(),
+) -> Result<StopRequest, Failure> {
+    let (stops, mut stopped) = mpsc::channel(1);
+    for kind in [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ] {
+        let mut signals = signal(kind)
+            .map_err(|error| Failure::new(FAILED, format!("failed to handle signals: {error}")))?;
+        let stops = stops.clone();
+        tokio::task::spawn_local(async move {
+            signals.recv().await;
+            let _closing = stops.send(None).await;
+        });
+    }
+    if let Some(log) = log {
+        tokio::task::spawn_local(follow(log));
+    }
+    tokio::task::spawn_local(renew(session.clone()));
+    tokio::task::spawn_local(server::serve(
+        listener,
+        session,
+        socket.display().to_string(),
+        stops,
+    ));
+    info!("serving at {}", socket.display());
+    ready();
+    Ok(stopped.recv().await.flatten())
+}
+
+/// Renews the lease for as long as the agent lives and its event loop turns.
+async fn renew(session: Shared) {
+    let mut ticks = interval(RENEWAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(Err(failure)) = session.borrow_mut().as_mut().map(Session::renew) else {
+            continue;
+        };
+        warn!("failed to renew the lease, delays will end: {failure}");
+    }
+}
+
+/// Passes on what the programs log.
+async fn follow(log: KernelLog) {
+    // SAFETY: the log owns its descriptor, which stays the same and open for as long as the log lives,
+    // and the `AsyncFd` owns the log.
+    let log = unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) };
+    let mut log = match log {
+        Ok(log) => log,
+        Err(error) => return warn!("failed to follow the kernel side's log: {error}"),
+    };
+    while let Ok(mut guard) = log.readable_mut().await {
+        guard.get_inner_mut().flush();
+        guard.clear_ready();
+    }
+}

@@ -1,0 +1,263 @@
+//! The command line: its definition and what each command does.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::Write as _,
+    os::fd::FromRawFd as _,
+    path::{Path, PathBuf},
+};
+
+use agent_common::catalogue::{BACKENDS, Layer, POINTS};
+use clap::{
+    ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum,
+    builder::PossibleValuesParser,
+};
+
+use crate::{
+    agent,
+    control::{DEFAULT_SOCKET, client::call, protocol::Command},
+    failure::{FAILED, Failure, USAGE},
+    plan::{Choice, parse_choice},
+    render,
+    report::{Rule, Status},
+    units::{format_ns, parse_delay},
+};
+
+/// The name under which the program takes io-delayer's commands.
+const IO_DELAYER: &str = "io-delayer-cli";
+
+/// Slows real I/O down on purpose, precisely, and proves what it did.
+#[derive(Parser)]
+#[command(name = "iolag", version, arg_required_else_help = true)]
+struct Iolag {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Verb,
+}
+
+/// The commands of io-delayer-cli, served by iolag.
+#[derive(Parser)]
+#[command(name = IO_DELAYER, version, arg_required_else_help = true)]
+struct IoDelayer {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: IoDelayerVerb,
+}
+
+#[derive(Args)]
+struct Common {
+    /// Control socket of the agent
+    #[arg(long, global = true, value_name = "PATH", env = "IOLAG_SOCKET", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Say more on stderr: -v info, -vv debug, -vvv each delayed hit (RUST_LOG overrides)
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Load, attach and serve until stopped
+    Run(Run),
+    /// Delay read, write and open by so much; 0 switches off
+    Set(Delay),
+    /// Delay each request to a block device by so much; 0 switches off
+    SetBlk(Delay),
+    /// Show the agent, the rules, and what was done at each point
+    Status(StatusArgs),
+    /// All delays to 0
+    Reset,
+    /// Detach everything and end the agent
+    Stop,
+    /// Print completions for a shell
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Subcommand)]
+enum IoDelayerVerb {
+    /// Delay read, write and open by so many microseconds; 0 switches off
+    Set(Delay),
+    /// Delay each request to a block device by so many microseconds; 0 switches off
+    SetBlk(Delay),
+    /// Show the delays and what was done
+    Status(StatusArgs),
+}
+
+#[derive(Args)]
+struct Run {
+    /// How to attach: auto takes the cheapest that this kernel allows
+    #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(
+        ["auto"].into_iter().chain(BACKENDS.map(|backend| backend.name()))))]
+    backend: String,
+    /// Go to the background once ready, or fail with the reason
+    #[arg(long)]
+    detach: bool,
+    /// Where a detached agent reports that it is ready
+    #[arg(long, hide = true, value_name = "FD")]
+    ready_fd: Option<i32>,
+}
+
+#[derive(Args)]
+struct Delay {
+    /// Microseconds, or a time with a unit: 100, 100us, 5ms, 1s
+    #[arg(allow_hyphen_values = true)]
+    delay: String,
+}
+
+#[derive(Args)]
+struct StatusArgs {
+    #[arg(long, default_value = "text")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Runs the command line.
+///
+/// # Errors
+/// The command failed; the failure holds the exit code.
+pub fn main(args: impl Iterator<Item = OsString>) -> Result<(), Failure> {
+    let args: Vec<OsString> = args.collect();
+    let name = args.first().map(Path::new).and_then(Path::file_name);
+    let (common, command) = if name.is_some_and(|name| name == IO_DELAYER) {
+        let IoDelayer { common, command } = parse(&args)?;
+        let command = match command {
+            IoDelayerVerb::Set(delay) => Verb::Set(delay),
+            IoDelayerVerb::SetBlk(delay) => Verb::SetBlk(delay),
+            IoDelayerVerb::Status(status) => Verb::Status(status),
+        };
+        (common, command)
+    } else {
+        let Iolag { common, command } = parse(&args)?;
+        (common, command)
+    };
+    start_log(common.verbose);
+    execute(command, &common)
+}
+
+/// clap prints help and version itself; a usage error becomes one line.
+fn parse<T: Parser>(args: &[OsString]) -> Result<T, Failure> {
+    T::try_parse_from(args).map_err(|error| {
+        if !error.use_stderr() {
+            error.exit();
+        }
+        if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            error.exit();
+        }
+        let text = error.to_string();
+        let told = text.split("\n\nUsage:").next().unwrap_or(&text);
+        let told = told
+            .split("\n\nFor more information")
+            .next()
+            .unwrap_or(told);
+        Failure::new(USAGE, told.trim_start_matches("error: ")).hint(
+            match error
+                .context()
+                .find(|(kind, _)| *kind == clap::error::ContextKind::Usage)
+            {
+                Some((_, usage)) => usage.to_string().replace("Usage: ", "usage: "),
+                None => "see --help".into(),
+            },
+        )
+    })
+}
+
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+}
+
+fn execute(command: Verb, common: &Common) -> Result<(), Failure> {
+    let socket = &common.socket;
+    match command {
+        Verb::Run(run) => start(&run, common),
+        Verb::Set(delay) => set(socket, "set", Layer::Vfs, &delay),
+        Verb::SetBlk(delay) => set(socket, "set-blk", Layer::Block, &delay),
+        Verb::Status(status) => print(&render_status(socket, status.format)?),
+        Verb::Reset => call(socket, &Command::Reset),
+        Verb::Stop => call(socket, &Command::Stop),
+        Verb::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Iolag::command(), "iolag", &mut text);
+            print(&String::from_utf8_lossy(&text))
+        }
+    }
+}
+
+fn start(run: &Run, common: &Common) -> Result<(), Failure> {
+    let choice: Choice = parse_choice(&run.backend)?;
+    let socket = std::path::absolute(&common.socket).map_err(|error| {
+        Failure::new(USAGE, format!("failed to read the socket's path: {error}"))
+    })?;
+    if run.detach {
+        let mut args = vec!["--backend".into(), run.backend.clone()];
+        args.extend(["--socket".into(), socket.display().to_string()]);
+        args.extend((0..common.verbose.max(1)).map(|_| "-v".into()));
+        let pid = agent::detach(&args, &socket)?;
+        log::info!("agent {pid} is ready");
+        return Ok(());
+    }
+    // SAFETY: `--ready-fd` is passed by `detach` alone, with a pipe that this process owns.
+    let mut report = run.ready_fd.map(|fd| unsafe { File::from_raw_fd(fd) });
+    let result = agent::run(choice, &socket, || match report.take() {
+        Some(mut pipe) => drop(pipe.write_all(b"ready\n")),
+        None => eprintln!(
+            "iolag: ready at {} (Ctrl-C or `iolag stop` ends it)",
+            socket.display()
+        ),
+    });
+    if let (Err(failure), Some(mut pipe)) = (&result, report) {
+        let reason = serde_json::to_string(failure).unwrap_or_else(|_| failure.to_string());
+        drop(pipe.write_all(reason.as_bytes()));
+    }
+    result
+}
+
+fn set(socket: &Path, rule: &str, layer: Layer, delay: &Delay) -> Result<(), Failure> {
+    let delay_ns = parse_delay(&delay.delay)?;
+    let points = POINTS
+        .iter()
+        .filter(|point| point.layer == layer)
+        .map(|point| point.name.to_owned())
+        .collect();
+    call::<()>(
+        socket,
+        &Command::Set(Rule {
+            name: rule.into(),
+            points,
+            delay_ns,
+        }),
+    )?;
+    log::info!("{rule}: {}", format_ns(delay_ns));
+    Ok(())
+}
+
+fn render_status(socket: &Path, format: Format) -> Result<String, Failure> {
+    let status: Status = call(socket, &Command::Status)?;
+    Ok(match format {
+        Format::Text => render::text::status(&status),
+        Format::Json => render::json::document(&status)?,
+    })
+}
+
+/// Writes results to stdout; a reader that left early is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(
+            FAILED,
+            format!("failed to write to stdout: {error}"),
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,9 @@
+//! The control socket: one JSON object a line each way, root only.
+
+pub mod client;
+pub mod protocol;
+pub mod server;
+pub mod socket;
+
+/// Where the socket is unless `--socket` or `IOLAG_SOCKET` says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/iolag.sock";

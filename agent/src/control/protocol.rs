@@ -1,0 +1,181 @@
+//! Requests and answers.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::{
+    failure::{FAILED, Failure, USAGE},
+    report::{Rule, SCHEMA},
+};
+
+/// The longest line either side sends; a status of four points is about 10 KiB.
+pub const MAX_LINE: usize = 1 << 20;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Command {
+    /// Replaces the rule of that name; a delay of 0 removes it. Answers with `null`.
+    Set(Rule),
+    /// Answers with a [`crate::report::Status`].
+    Status,
+    /// Removes all rules. Answers with `null`.
+    Reset,
+    /// Detaches everything, answers with `null`, exits.
+    Stop,
+}
+
+#[derive(Serialize)]
+struct Request<'a> {
+    schema: u32,
+    #[serde(flatten)]
+    command: &'a Command,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    schema: u32,
+    ok: bool,
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    result: Value,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<Failure>,
+}
+
+/// A request as a line, without its newline.
+#[must_use]
+pub fn request(command: &Command) -> String {
+    let request = Request {
+        schema: SCHEMA,
+        command,
+    };
+    // Strings and integers only: there is nothing that could fail.
+    serde_json::to_string(&request).expect("a request is plain data")
+}
+
+/// Reads a request.
+///
+/// # Errors
+/// Not JSON, another schema, an unknown command.
+pub fn parse_request(line: &[u8]) -> Result<Command, Failure> {
+    let value: Value = serde_json::from_slice(line)
+        .map_err(|error| Failure::new(USAGE, format!("failed to read the request: {error}")))?;
+    if value.get("schema") != Some(&Value::from(SCHEMA)) {
+        return Err(Failure::new(
+            USAGE,
+            format!("failed to read the request: \"schema\" must be {SCHEMA}"),
+        ));
+    }
+    serde_json::from_value(value)
+        .map_err(|error| Failure::new(USAGE, format!("failed to read the request: {error}")))
+}
+
+/// An answer as a line, without its newline.
+#[must_use]
+pub fn answer(result: Result<Value, Failure>) -> String {
+    let answer = match result {
+        Ok(result) => Answer {
+            schema: SCHEMA,
+            ok: true,
+            result,
+            error: None,
+        },
+        Err(failure) => Answer {
+            schema: SCHEMA,
+            ok: false,
+            result: Value::Null,
+            error: Some(failure),
+        },
+    };
+    serde_json::to_string(&answer).expect("an answer is plain data")
+}
+
+/// Reads an answer; the agent's own refusal comes back as it left.
+///
+/// # Errors
+/// The agent refused, or this is no answer of an agent.
+pub fn parse_answer<T: DeserializeOwned>(line: &[u8]) -> Result<T, Failure> {
+    let foreign = |cause: String| {
+        Failure::new(
+            FAILED,
+            format!("failed to read the agent's answer: {cause}"),
+        )
+        .hint("the socket belongs to another program, or to another version of iolag")
+    };
+    let answer: Answer =
+        serde_json::from_slice(line).map_err(|error| foreign(error.to_string()))?;
+    if answer.schema != SCHEMA {
+        return Err(foreign(format!(
+            "schema {} instead of {SCHEMA}",
+            answer.schema
+        )));
+    }
+    match answer.error {
+        Some(failure) => Err(failure),
+        None if answer.ok => {
+            serde_json::from_value(answer.result).map_err(|error| foreign(error.to_string()))
+        }
+        None => Err(foreign("neither a result nor an error".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_survive_the_wire() {
+        for command in [
+            Command::Set(Rule {
+                name: "set".into(),
+                points: vec!["vfs.read".into()],
+                delay_ns: 100_000,
+            }),
+            Command::Status,
+            Command::Reset,
+            Command::Stop,
+        ] {
+            assert_eq!(
+                parse_request(request(&command).as_bytes()).unwrap(),
+                command
+            );
+        }
+        assert_eq!(request(&Command::Stop), r#"{"schema":1,"command":"stop"}"#);
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        for line in [
+            "",
+            "{",
+            "[]",
+            "null",
+            "{}",
+            r#"{"schema":2,"command":"stop"}"#,
+            r#"{"command":"stop"}"#,
+            r#"{"schema":1,"command":"fly"}"#,
+            r#"{"schema":1,"command":"set"}"#,
+            r#"{"schema":1,"command":"set","name":"x","points":[],"delay_ns":-1}"#,
+            "\u{0}\u{ff}",
+        ] {
+            assert_eq!(
+                parse_request(line.as_bytes()).unwrap_err().code,
+                USAGE,
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_refusal_comes_back_whole() {
+        let failure = Failure::new(3, "no").hint("yes");
+        let line = answer(Err(failure.clone()));
+        assert_eq!(parse_answer::<()>(line.as_bytes()).unwrap_err(), failure);
+        assert!(parse_answer::<()>(answer(Ok(Value::Null)).as_bytes()).is_ok());
+        assert!(
+            parse_answer::<()>(b"220 smtp ready")
+                .unwrap_err()
+                .to_string()
+                .contains("another program")
+        );
+    }
+}

@@ -1,0 +1,51 @@
+//! Facts about this host, read under a root path that tests replace with fixtures.
+
+use std::path::{Path, PathBuf};
+
+/// What the plan needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Effective user is root.
+    pub root: bool,
+    /// Where the kernel's BTF is, if it has any.
+    pub btf: Option<PathBuf>,
+    /// The kernel was built with kprobes that perf events can open.
+    pub kprobe_pmu: bool,
+}
+
+impl Facts {
+    /// Reads the facts of the host whose `/` is `root`.
+    #[must_use]
+    pub fn read(root: &Path) -> Self {
+        let btf = root.join("sys/kernel/btf/vmlinux");
+        Self {
+            // SAFETY: geteuid cannot fail and has no arguments.
+            root: unsafe { libc::geteuid() } == 0,
+            btf: btf.exists().then_some(btf),
+            kprobe_pmu: root
+                .join("sys/bus/event_source/devices/kprobe/type")
+                .exists(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn facts_come_from_the_root_that_was_given() {
+        let root = std::env::temp_dir().join(format!("iolag-facts-{}", std::process::id()));
+        fs::create_dir_all(root.join("sys/kernel/btf")).unwrap();
+        let without = Facts::read(&root);
+        assert_eq!((without.btf, without.kprobe_pmu), (None, false));
+        fs::write(root.join("sys/kernel/btf/vmlinux"), b"").unwrap();
+        assert_eq!(
+            Facts::read(&root).btf,
+            Some(root.join("sys/kernel/btf/vmlinux"))
+        );
+        fs::remove_dir_all(&root).unwrap();
+    }
+}

@@ -1,0 +1,122 @@
+//! One attempt to load a program and attach it at a symbol.
+
+use agent_common::catalogue::{Backend, Point};
+use aya::{
+    Btf, Ebpf,
+    programs::{FEntry, KProbe, Program, ProgramError, RawTracePoint},
+};
+
+use crate::plan::Attempt;
+
+/// The name of the program that serves `point` through a backend, as in the object.
+pub fn program_name(point: &Point, attempt: Attempt) -> String {
+    match attempt.backend {
+        Backend::Fentry | Backend::Kprobe => {
+            format!(
+                "{}_{}",
+                attempt.backend.name(),
+                point.name.replace('.', "_")
+            )
+        }
+        Backend::Tp => format!("tp_{}", attempt.symbol),
+    }
+}
+
+/// Loads and attaches. A program that serves several points (`tp_sys_enter`) is attached once.
+///
+/// # Errors
+/// The kernel's reason, in one line.
+pub fn attach(
+    ebpf: &mut Ebpf,
+    btf: Option<&Btf>,
+    name: &str,
+    attempt: Attempt,
+) -> Result<(), String> {
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| format!("the object has no program {name}"))?;
+    match attempt.backend {
+        Backend::Fentry => {
+            let btf = btf.ok_or("no BTF")?;
+            attach_fentry(program, attempt.symbol, btf)
+        }
+        Backend::Kprobe => attach_kprobe(program, attempt.symbol),
+        Backend::Tp => attach_tracepoint(program, attempt.symbol),
+    }
+    .map_err(|error| reason(&error))
+}
+
+fn attach_fentry(program: &mut Program, function: &str, btf: &Btf) -> Result<(), ProgramError> {
+    let fentry: &mut FEntry = program.try_into()?;
+    fentry.load(function, btf)?;
+    match fentry.attach() {
+        Ok(_link) => Ok(()),
+        Err(error) => {
+            // The function is chosen at load: another attempt has to load it anew.
+            fentry.unload()?;
+            Err(error)
+        }
+    }
+}
+
+fn attach_kprobe(program: &mut Program, function: &str) -> Result<(), ProgramError> {
+    let kprobe: &mut KProbe = program.try_into()?;
+    load_once(kprobe.load())?;
+    kprobe.attach(function, 0).map(|_link| ())
+}
+
+fn attach_tracepoint(program: &mut Program, tracepoint: &str) -> Result<(), ProgramError> {
+    let raw: &mut RawTracePoint = program.try_into()?;
+    match raw.load() {
+        // Attached already, for another point.
+        Err(ProgramError::AlreadyLoaded) => return Ok(()),
+        other => other?,
+    }
+    match raw.attach(tracepoint) {
+        Ok(_link) => Ok(()),
+        Err(error) => {
+            // Loaded has to mean attached, see above.
+            raw.unload()?;
+            Err(error)
+        }
+    }
+}
+
+fn load_once(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
+    match result {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        other => other,
+    }
+}
+
+/// The cause in one line: of a verifier's log, its last line that says something.
+fn reason(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            let log = verifier_log.to_string();
+            let last = log
+                .lines()
+                .map(str::trim)
+                .rfind(|line| !line.is_empty() && !line.starts_with("processed "));
+            match last {
+                Some(line) => format!("the kernel refused the program: {io_error}: {line}"),
+                None => format!("the kernel refused the program: {io_error}"),
+            }
+        }
+        error => {
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(error);
+            while let Some(cause) = source {
+                let cause_text = cause.to_string();
+                if !text.contains(&cause_text) {
+                    text = format!("{text}: {cause_text}");
+                }
+                source = cause.source();
+            }
+            text
+        }
+    }
+}

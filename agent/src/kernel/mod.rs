@@ -1,0 +1,19 @@
+//! The only place that knows aya: loads objects, attaches programs, reads and writes maps.
+
+mod attach;
+mod delay;
+mod prog_info;
+
+pub use delay::{DelayProbe, KernelLog, Sample};
+
+/// `CLOCK_MONOTONIC` in ns: the clock of `bpf_ktime_get_ns`.
+#[must_use]
+pub fn now_ns() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is valid for writing, and the clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}

@@ -1,0 +1,16 @@
+//! `iolag`: slows real I/O down on purpose, precisely, and proves what it did.
+//!
+//! Data flows one way: [`cli`] -> [`plan`] -> [`control`] -> [`session`] -> [`kernel`] and back through
+//! [`report`] and [`render`]. Only [`kernel`] knows aya.
+
+pub mod agent;
+pub mod cli;
+pub mod control;
+pub mod failure;
+pub mod host;
+pub mod kernel;
+pub mod plan;
+pub mod render;
+pub mod report;
+pub mod session;
+pub mod units;

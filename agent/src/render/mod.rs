@@ -1,0 +1,5 @@
+//! What people and programs read.
+
+pub mod json;
+mod table;
+pub mod text;

@@ -1,0 +1,146 @@
+//! A running agent's state: the probe and the rules in force. Dropping it detaches everything.
+
+use std::time::{Duration, Instant};
+
+use agent_common::{
+    catalogue::{POINTS, slot_of},
+    pod::{Control, MAX_DELAY_NS},
+};
+
+use crate::{
+    failure::{Failure, USAGE},
+    host::Facts,
+    kernel::{DelayProbe, KernelLog, now_ns},
+    plan::{self, Choice},
+    report::{self, Rule, SCHEMA, Status},
+};
+
+/// Delays end this long after the last renewal. One more hit may begin just before that and take up
+/// to a second, which still is within the 5 s that are promised.
+pub const LEASE: Duration = Duration::from_secs(4);
+/// How often the agent renews. Three renewals may be late before a delay is cut.
+pub const RENEWAL: Duration = Duration::from_secs(1);
+
+pub struct Session {
+    probe: DelayProbe,
+    rules: Vec<Rule>,
+    choice: Choice,
+    started: Instant,
+}
+
+impl Session {
+    /// Loads and attaches.
+    ///
+    /// # Errors
+    /// This host cannot; nothing stays attached.
+    pub fn start(choice: Choice, facts: &Facts) -> Result<(Self, Option<KernelLog>), Failure> {
+        let plans = plan::plan(choice, facts)?;
+        let (probe, log) = DelayProbe::load(plans, choice, facts)?;
+        let session = Self {
+            probe,
+            rules: Vec::new(),
+            choice,
+            started: Instant::now(),
+        };
+        Ok((session, log))
+    }
+
+    /// Replaces the rule of that name; a delay of 0 removes it.
+    ///
+    /// # Errors
+    /// An unknown point, a delay above one second, a refusal of the kernel. The rules in force
+    /// stay as they were.
+    pub fn set(&mut self, rule: Rule) -> Result<(), Failure> {
+        if let Some(unknown) = rule.points.iter().find(|point| slot_of(point).is_none()) {
+            let known: Vec<_> = POINTS.iter().map(|point| point.name).collect();
+            return Err(Failure::new(USAGE, format!("unknown point {unknown:?}"))
+                .hint(format!("points are {}", known.join(", "))));
+        }
+        if rule.delay_ns > MAX_DELAY_NS {
+            return Err(Failure::new(
+                USAGE,
+                format!(
+                    "delay {} ns is above 1 s, the longest that iolag waits",
+                    rule.delay_ns
+                ),
+            ));
+        }
+        let mut rules = self.rules.clone();
+        rules.retain(|other| other.name != rule.name);
+        if rule.delay_ns > 0 {
+            rules.push(rule);
+            rules.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        self.apply(&rules)?;
+        self.rules = rules;
+        Ok(())
+    }
+
+    /// Removes all rules.
+    ///
+    /// # Errors
+    /// A refusal of the kernel.
+    pub fn reset(&mut self) -> Result<(), Failure> {
+        self.apply(&[])?;
+        self.rules.clear();
+        Ok(())
+    }
+
+    /// Extends the lease. Does nothing while no rule is in force, so that an agent at rest rests.
+    ///
+    /// # Errors
+    /// A refusal of the kernel.
+    pub fn renew(&mut self) -> Result<(), Failure> {
+        if self.rules.is_empty() {
+            return Ok(());
+        }
+        let rules = std::mem::take(&mut self.rules);
+        let result = self.apply(&rules);
+        self.rules = rules;
+        result
+    }
+
+    fn apply(&mut self, rules: &[Rule]) -> Result<(), Failure> {
+        let mut control = Control {
+            lease_until_ns: now_ns() + LEASE.as_nanos() as u64,
+            ..Control::default()
+        };
+        for rule in rules {
+            for slot in rule.points.iter().filter_map(|point| slot_of(point)) {
+                control.delay_ns[slot] = (control.delay_ns[slot] + rule.delay_ns).min(MAX_DELAY_NS);
+            }
+        }
+        Ok(self.probe.control(&control)?)
+    }
+
+    /// Everything that `status` shows.
+    ///
+    /// # Errors
+    /// The kernel refuses a look-up.
+    pub fn status(&self, socket: &str) -> Result<Status, Failure> {
+        let mut points = Vec::new();
+        for (slot, attached) in self.probe.points().iter().enumerate() {
+            let sample = self.probe.sample(slot)?;
+            points.push(report::Point::new(
+                attached.point.name,
+                attached.attempt.symbol,
+                attached.attempt.backend.name(),
+                &attached.refused,
+                &sample,
+            ));
+        }
+        Ok(Status {
+            schema: SCHEMA,
+            agent: report::Agent {
+                version: env!("CARGO_PKG_VERSION").into(),
+                pid: std::process::id(),
+                uptime_ns: self.started.elapsed().as_nanos() as u64,
+                socket: socket.into(),
+                backend: self.choice.map_or("auto", |backend| backend.name()).into(),
+                lease_ns: LEASE.as_nanos() as u64,
+            },
+            rules: self.rules.clone(),
+            points,
+        })
+    }
+}
