@@ -1,1 +1,6 @@
-//! Black-box tests of the `iolag` binary.
+//! What the tests of iolag and its demo measure with: the program run from outside, and truths that
+//! it did not write: fio, and system calls timed by the caller.
+
+pub mod agent;
+pub mod fio;
+pub mod timing;
