@@ -18,6 +18,7 @@ use crate::{
     agent,
     control::{DEFAULT_SOCKET, client::call, protocol::Command},
     failure::{FAILED, Failure, USAGE},
+    host::Facts,
     plan::{Choice, parse_choice},
     render,
     report::{Rule, Status},
@@ -201,6 +202,8 @@ fn start(run: &Run, common: &Common) -> Result<(), Failure> {
         Failure::new(USAGE, format!("failed to read the socket's path: {error}"))
     })?;
     if run.detach {
+        // Who may not is told so before a log is opened, which it may not either.
+        crate::plan::plan(choice, &Facts::read(Path::new("/")))?;
         let mut args = vec!["--backend".into(), run.backend.clone()];
         args.extend(["--socket".into(), socket.display().to_string()]);
         args.extend((0..common.verbose.max(1)).map(|_| "-v".into()));

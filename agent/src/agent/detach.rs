@@ -33,7 +33,10 @@ pub fn detach(args: &[String], socket: &Path) -> Result<u32, Failure> {
         .append(true)
         .mode(0o600)
         .open(&log_path)
-        .map_err(|error| failed(&format!("open the log {}", log_path.display()), error))?;
+        .map_err(|error| {
+            failed(&format!("open the log {}", log_path.display()), error)
+                .hint("name a socket in a directory that can be written: --socket PATH")
+        })?;
     let (mut report, child_end) = pipe().map_err(|error| failed("open a pipe", error))?;
     let program = std::env::current_exe().map_err(|error| failed("find this program", error))?;
     let mut command = Command::new(program);

@@ -1,15 +1,18 @@
 //! The commands' side of the socket.
 
 use std::{
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::net::UnixStream,
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::de::DeserializeOwned;
 
-use super::protocol::{Command, MAX_LINE, parse_answer, request};
+use super::{
+    protocol::{Command, MAX_LINE, parse_answer, request},
+    socket::check_length,
+};
 use crate::failure::{FAILED, Failure, HOST};
 
 /// How long a command waits for an agent that does not answer.
@@ -20,16 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// No agent, an agent that hangs or is none, a refusal of the agent.
 pub fn call<T: DeserializeOwned>(socket: &Path, command: &Command) -> Result<T, Failure> {
+    check_length(socket)?;
     let stream = connect(socket)?;
-    let exchange = || -> io::Result<Vec<u8>> {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        (&stream).write_all(format!("{}\n", request(command)).as_bytes())?;
-        let mut line = Vec::new();
-        BufReader::new((&stream).take(MAX_LINE as u64)).read_until(b'\n', &mut line)?;
-        Ok(line)
-    };
-    let line = exchange().map_err(|error| unanswered(socket, &error))?;
+    let line = exchange(&stream, &request(command)).map_err(|error| unanswered(socket, &error))?;
     if line.is_empty() {
         return Err(Failure::new(
             FAILED,
@@ -43,6 +39,29 @@ pub fn call<T: DeserializeOwned>(socket: &Path, command: &Command) -> Result<T, 
     parse_answer(&line)
 }
 
+/// Sends a line and reads one, or what there is of it when the other side closes.
+fn exchange(mut stream: &UnixStream, request: &str) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + PATIENCE;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(format!("{request}\n").as_bytes())?;
+    let mut line = Vec::new();
+    let mut part = [0; 4096];
+    while line.len() < MAX_LINE {
+        // For the whole answer, not for each read: one that comes in drops is none either.
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        let count = stream.read(&mut part)?;
+        line.extend_from_slice(&part[..count]);
+        if count == 0 || part[..count].contains(&b'\n') {
+            break;
+        }
+    }
+    Ok(line)
+}
+
 fn unanswered(socket: &Path, error: &io::Error) -> Failure {
     let failure = |what: &str| Failure::new(FAILED, format!("{what} at {}", socket.display()));
     match error.kind() {
@@ -53,7 +72,8 @@ fn unanswered(socket: &Path, error: &io::Error) -> Failure {
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
             failure("connection closed by the agent").hint("only root may command it; see its log")
         }
-        _ => failure(&format!("failed to talk to the agent: {error}")),
+        _ => failure(&format!("failed to talk to the agent ({error})"))
+            .hint("see its log, or start another: iolag run --detach"),
     }
 }
 
@@ -92,7 +112,8 @@ fn connect(socket: &Path) -> Result<UnixStream, Failure> {
             _ => Failure::new(
                 FAILED,
                 format!("failed to open {}: {error}", socket.display()),
-            ),
+            )
+            .hint("name the agent's own with --socket"),
         }
     })
 }

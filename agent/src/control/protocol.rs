@@ -110,7 +110,19 @@ pub fn parse_answer<T: DeserializeOwned>(line: &[u8]) -> Result<T, Failure> {
         )));
     }
     match answer.error {
-        Some(failure) => Err(failure),
+        // Made anew, as whoever wrote it may not have kept to one line, or to a code that is a failure's.
+        Some(Failure {
+            code,
+            message,
+            hint,
+        }) => {
+            let code = if code == 0 { FAILED } else { code };
+            let failure = Failure::new(code, message);
+            Err(match hint {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            })
+        }
         None if answer.ok => {
             serde_json::from_value(answer.result).map_err(|error| foreign(error.to_string()))
         }

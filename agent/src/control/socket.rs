@@ -32,13 +32,7 @@ impl Claim {
     /// # Errors
     /// Another agent has it, something that is no socket is there, the directory cannot be written.
     pub fn new(path: &Path) -> Result<Self, Failure> {
-        // sockaddr_un has room for 108 bytes, the last one a zero.
-        if path.as_os_str().len() > 107 {
-            return Err(Failure::new(
-                USAGE,
-                format!("socket path {} is longer than 107 bytes", path.display()),
-            ));
-        }
+        check_length(path)?;
         let lock = lock(path)?;
         match path.symlink_metadata() {
             Ok(found) if !found.file_type().is_socket() => {
@@ -102,6 +96,22 @@ impl Drop for Claim {
             let _gone = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Refuses a path that no socket can have.
+///
+/// # Errors
+/// It is too long.
+pub fn check_length(path: &Path) -> Result<(), Failure> {
+    // sockaddr_un has room for 108 bytes, the last one a zero.
+    if path.as_os_str().len() <= 107 {
+        return Ok(());
+    }
+    Err(Failure::new(
+        USAGE,
+        format!("socket path {} is longer than 107 bytes", path.display()),
+    )
+    .hint("name a shorter one with --socket"))
 }
 
 fn lock(path: &Path) -> Result<File, Failure> {
