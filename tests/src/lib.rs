@@ -3,4 +3,5 @@
 
 pub mod agent;
 pub mod fio;
+pub mod refusal;
 pub mod timing;
