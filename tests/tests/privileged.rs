@@ -1,0 +1,5 @@
+//! Tests of the program that need root. `cargo xtask test` runs them one at a time, as they attach to
+//! the one kernel.
+
+#[path = "privileged/refusals.rs"]
+mod refusals;
