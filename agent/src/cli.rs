@@ -204,8 +204,8 @@ fn start(run: &Run, common: &Common) -> Result<(), Failure> {
     if run.detach {
         // Who may not is told so before a log is opened, which it may not either.
         crate::plan::plan(choice, &Facts::read(Path::new("/")))?;
-        let mut args = vec!["--backend".into(), run.backend.clone()];
-        args.extend(["--socket".into(), socket.display().to_string()]);
+        let mut args: Vec<OsString> = vec!["--backend".into(), run.backend.clone().into()];
+        args.extend(["--socket".into(), socket.clone().into()]);
         args.extend((0..common.verbose.max(1)).map(|_| "-v".into()));
         let pid = agent::detach(&args, &socket)?;
         log::info!("agent {pid} is ready");
@@ -256,11 +256,17 @@ fn render_status(socket: &Path, format: Format) -> Result<String, Failure> {
 
 /// Writes results to stdout; a reader that left early is no failure.
 fn print(text: &str) -> Result<(), Failure> {
-    match std::io::stdout().write_all(text.as_bytes()) {
+    let mut stdout = std::io::stdout();
+    // What is left for the exit to flush, nobody hears of when it fails.
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(
             FAILED,
             format!("failed to write to stdout: {error}"),
-        )),
+        )
+        .hint("make room where it goes, or send it elsewhere")),
         _ => Ok(()),
     }
 }

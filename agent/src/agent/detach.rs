@@ -1,6 +1,7 @@
 //! `iolag run --detach`: the agent in the background, or the reason why not.
 
 use std::{
+    ffi::OsString,
     fs::OpenOptions,
     io::{self, Read as _},
     os::{
@@ -24,7 +25,7 @@ pub fn log_path(socket: &Path) -> PathBuf {
 ///
 /// # Errors
 /// What the agent died of.
-pub fn detach(args: &[String], socket: &Path) -> Result<u32, Failure> {
+pub fn detach(args: &[OsString], socket: &Path) -> Result<u32, Failure> {
     let failed =
         |what: &str, error: io::Error| Failure::new(FAILED, format!("failed to {what}: {error}"));
     let log_path = log_path(socket);
