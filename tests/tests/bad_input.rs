@@ -277,3 +277,15 @@ fn under_the_name_of_io_delayer_its_commands_and_no_others_are_taken() {
     }
     assert_nothing_left(&place.socket());
 }
+
+#[test]
+fn results_that_cannot_be_written_are_a_failure() {
+    let Some(place) = Place::new() else { return };
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = Command::new(&place.program)
+        .args(["completions", "bash"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_refused(&output, 1, &["stdout", "No space left on device"]);
+}

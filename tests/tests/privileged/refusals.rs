@@ -2,9 +2,11 @@
 //! nothing left attached.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     os::unix::{
+        ffi::OsStrExt as _,
         fs::{PermissionsExt as _, symlink},
         net::UnixStream,
         process::CommandExt as _,
@@ -522,4 +524,33 @@ fn the_commands_of_io_delayer_work_under_its_name() {
     assert_eq!(place.status()["rules"], json!([]));
     place.program = iolag;
     place.stop();
+}
+
+#[test]
+fn an_agent_that_is_stopped_by_a_signal_is_told_from_none() {
+    let Some(place) = Place::new() else { return };
+    let pid = place.start();
+    // SAFETY: kill has no memory to harm; the pid is that of the agent that this test started.
+    unsafe { libc::kill(pid, libc::SIGSTOP) };
+    let start = Instant::now();
+    let output = place.call(&["status"]);
+    let took = start.elapsed();
+    // SAFETY: as above.
+    unsafe { libc::kill(pid, libc::SIGCONT) };
+    assert_refused(&output, 1, &["no answer within 5 s", "hangs or is stopped"]);
+    assert!(took < Duration::from_secs(7), "{took:?}");
+    assert_eq!(place.pid(), pid);
+    place.stop();
+}
+
+#[test]
+fn a_socket_path_that_is_no_utf_8_is_taken_as_it_is() {
+    let Some(place) = Place::new() else { return };
+    let socket = place.dir.join(OsStr::from_bytes(b"\xff.sock"));
+    for args in [&["run", "--detach"][..], &["status"]] {
+        succeeded(&place.command_at(&socket, args).output().unwrap());
+    }
+    assert!(socket.exists());
+    succeeded(&place.command_at(&socket, &["stop"]).output().unwrap());
+    assert!(!socket.exists());
 }
