@@ -1,5 +1,9 @@
 //! Tests of the program that need root. `cargo xtask test` runs them one at a time, as they attach to
 //! the one kernel.
 
+#[path = "privileged/control.rs"]
+mod control;
+#[path = "privileged/place.rs"]
+mod place;
 #[path = "privileged/refusals.rs"]
 mod refusals;
