@@ -33,7 +33,8 @@ const OPTIONS: &[&str] = &[
     "--output-format=json+",
 ];
 
-/// Runs fio on `file` (made if it is not there, and left behind) for `runtime`.
+/// Runs fio on `file` (made if it is not there, and left behind) for `runtime`, in whole seconds: fio 3.33
+/// takes `1000ms` for 1000 s.
 ///
 /// # Errors
 /// fio fails, or says something that is not its JSON.
@@ -41,7 +42,7 @@ pub fn random_reads(mut fio: Command, file: &Path, runtime: Duration) -> Result<
     let output = fio
         .args(OPTIONS)
         .arg(format!("--filename={}", file.display()))
-        .arg(format!("--runtime={}ms", runtime.as_millis()))
+        .arg(format!("--runtime={}", runtime.as_secs().max(1)))
         .output()
         .context("failed to run fio")?;
     if !output.status.success() {
