@@ -3,6 +3,7 @@
 mod build;
 mod cache;
 mod debian;
+mod demo;
 mod explain;
 mod platform;
 mod process;
@@ -28,6 +29,8 @@ enum Command {
     Setup(setup::Args),
     /// Boot Debian kernels in QEMU and run the tests of `vm-tests` there
     Vm(vm::Args),
+    /// Slow this machine down for seconds, and show what fio and the kernel say of it
+    Demo,
     /// Format, clippy, host tests, privileged tests and VM tests
     Test(test::Args),
 }
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup(args) => setup::command(&args),
         Command::Vm(args) => vm::command(&args),
+        Command::Demo => demo::command(),
         Command::Test(args) => test::command(&args),
     };
     explain::exit_code(result)
