@@ -6,14 +6,7 @@ use super::histogram;
 use super::measure::{Results, Row};
 
 const HEADER: [&str; 8] = [
-    "POINT",
-    "WORKLOAD",
-    "ASKED",
-    "SEEN",
-    "ACHIEVED",
-    "ERR P50",
-    "HITS",
-    "CPU BURNT",
+    "POINT", "WORKLOAD", "ASKED", "SEEN", "ACHIEVED", "ERR P50", "HITS", "CPU",
 ];
 
 /// Columns of text, aligned left.
@@ -22,7 +15,8 @@ const TEXT_COLUMNS: usize = 2;
 const NOTES: &str = "\
 SEEN: median with the delay minus median without, by the application's clock.
 The rest is the kernel's record while the delay was on: all of this machine's
-hits, ACHIEVED their mean wait. The agent was attached in the baselines too.
+hits, ACHIEVED their mean wait, CPU what the waits burnt. The agent was
+attached in the baselines too.
 ";
 
 /// Everything for stdout.
