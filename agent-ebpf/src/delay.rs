@@ -170,6 +170,24 @@ pub fn tp_block_rq_issue(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// `TRACE_EVENT(sched_process_exit, TP_PROTO(struct task_struct *p))`; since 6.17 with a
+/// `bool group_dead` behind. No argument is read: the task is the current one.
+///
+/// `do_exit` comes here before it closes descriptors, and closing those of kprobes takes hundreds of
+/// milliseconds: so when the agent dies, delays end here and not when the last link is gone.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn tp_sched_process_exit(_ctx: RawTracePointContext) -> i32 {
+    let task = bpf_get_current_pid_tgid();
+    let (tgid, pid) = ((task >> 32) as u32, task as u32);
+    if tgid == AGENT_TGID.load() && pid == tgid {
+        if let Some(control) = CONTROL.get_ptr_mut(0) {
+            // SAFETY: the kernel gave the pointer; one word is written.
+            unsafe { (*control).lease_until_ns = 0 };
+        }
+    }
+    0
+}
+
 #[inline(always)]
 fn is_in(id: u64, ids: &[u64]) -> bool {
     ids.contains(&id)

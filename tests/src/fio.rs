@@ -16,8 +16,10 @@ pub struct Latency {
 }
 
 /// The options of every run: psync 4k random reads, direct, queue depth 1. A device that idles between
-/// requests answers slower, and a delay makes it idle: so each request comes after 500 us of spinning,
-/// delayed or not.
+/// requests answers slower, and a delay makes it idle: so each request comes 500 us after the one before
+/// was done, delayed or not. `thinktime_spin` is left out on purpose: where the spin of fio 3.33 takes
+/// longer than `thinktime`, the rest of the pause wraps around to centuries (`backend.c`,
+/// `handle_thinktime`).
 const OPTIONS: &[&str] = &[
     "--name=iolag",
     "--rw=randread",
@@ -28,7 +30,6 @@ const OPTIONS: &[&str] = &[
     "--size=64M",
     "--time_based",
     "--thinktime=500",
-    "--thinktime_spin=500",
     "--percentile_list=50:99",
     "--output-format=json+",
 ];

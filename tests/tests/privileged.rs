@@ -5,5 +5,9 @@
 mod control;
 #[path = "privileged/place.rs"]
 mod place;
+#[path = "privileged/precision.rs"]
+mod precision;
 #[path = "privileged/refusals.rs"]
 mod refusals;
+#[path = "privileged/safety.rs"]
+mod safety;

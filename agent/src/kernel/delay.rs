@@ -4,7 +4,7 @@ use std::{os::fd::AsFd as _, path::Path};
 
 use agent_common::{
     bucket,
-    catalogue::{POINTS, Point},
+    catalogue::{Backend, POINTS, Point},
     pod::{Control, Counters},
 };
 use anyhow::{Context as _, anyhow};
@@ -13,7 +13,7 @@ use aya::{
     maps::{Array, MapData, PerCpuArray},
 };
 use aya_log::EbpfLogger;
-use log::{Log, debug};
+use log::{Log, debug, warn};
 
 use super::{
     attach::{attach, program_name},
@@ -77,6 +77,7 @@ impl DelayProbe {
         let log = KernelLog::init(&mut ebpf)
             .map_err(|error| debug!("no log from the kernel side: {error}"))
             .ok();
+        watch_exit(&mut ebpf);
         let attached = plans
             .into_iter()
             .map(|plan| attach_point(&mut ebpf, btf.as_ref(), plan, choice))
@@ -162,6 +163,18 @@ fn load_object(btf: Option<&Btf>) -> anyhow::Result<Ebpf> {
 fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<aya::maps::Map> {
     ebpf.take_map(name)
         .ok_or_else(|| anyhow!("the delay object has no map {name}"))
+}
+
+/// Delays end with the agent's exit even while the kernel still takes its links down. Where it cannot be
+/// had, the links' end and the lease do the same, later.
+fn watch_exit(ebpf: &mut Ebpf) {
+    let attempt = Attempt {
+        backend: Backend::Tp,
+        symbol: "sched_process_exit",
+    };
+    if let Err(reason) = attach(ebpf, None, "tp_sched_process_exit", attempt) {
+        warn!("delays may outlive a killed agent by the time it takes to detach: {reason}");
+    }
 }
 
 fn attach_point(

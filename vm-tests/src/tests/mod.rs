@@ -1,5 +1,7 @@
 //! The tests that run as root in the virtual machine.
 
+mod delay;
+mod safety;
 mod smoke;
 
 use std::panic::catch_unwind;
@@ -14,10 +16,19 @@ pub struct Test {
 }
 
 /// To add a test, add its line.
-pub const TESTS: &[Test] = &[Test {
-    name: "smoke",
-    run: smoke::machine_is_as_the_tests_expect,
-}];
+pub const TESTS: &[Test] = &[
+    test("smoke", smoke::machine_is_as_the_tests_expect),
+    test("delay-auto", delay::auto),
+    test("delay-fentry", delay::fentry),
+    test("delay-kprobe", delay::kprobe),
+    test("delay-tp", delay::tp),
+    test("kill", safety::kill),
+    test("stopped", safety::stopped),
+];
+
+const fn test(name: &'static str, run: fn() -> Result<()>) -> Test {
+    Test { name, run }
+}
 
 /// The exit code of a test that was skipped.
 pub const SKIPPED: u8 = 77;

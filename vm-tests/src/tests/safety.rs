@@ -1,0 +1,73 @@
+//! The machine comes back, whatever happens to the agent.
+
+use std::{
+    path::Path,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail, ensure};
+use iolag_tests::{
+    agent::Agent,
+    timing::{median, reads},
+};
+
+const FILE: &str = "/dev/zero";
+
+/// With 10 ms in force on every read, write and open: after `kill -9` a read is fast again within 100 ms.
+pub fn kill() -> Result<()> {
+    for backend in ["fentry", "kprobe", "tp"] {
+        let agent = slowed(backend)?;
+        agent.signal(libc::SIGKILL);
+        let fast = fast_again(Duration::from_secs(5))?;
+        println!("{backend}: fast {fast:?} after kill -9");
+        ensure!(
+            fast <= Duration::from_millis(100),
+            "{backend}: fast only {fast:?} after kill -9"
+        );
+    }
+    Ok(())
+}
+
+/// A stopped agent does not renew the lease: delays end within 5 s, and come back when it goes on.
+pub fn stopped() -> Result<()> {
+    let agent = slowed("fentry")?;
+    agent.signal(libc::SIGSTOP);
+    let fast = fast_again(Duration::from_secs(10))?;
+    println!("fast {fast:?} after SIGSTOP");
+    ensure!(
+        fast <= Duration::from_secs(5),
+        "fast only {fast:?} after SIGSTOP"
+    );
+    agent.signal(libc::SIGCONT);
+    sleep(Duration::from_secs(2));
+    let slow = median(reads(Path::new(FILE), 10, Duration::ZERO)?);
+    ensure!(slow >= 10_000_000, "a read takes {slow} ns after SIGCONT");
+    agent.call(&["reset"])?;
+    let fast = median(reads(Path::new(FILE), 10, Duration::ZERO)?);
+    ensure!(fast < 10_000_000, "a read takes {fast} ns after reset");
+    Ok(())
+}
+
+fn slowed(backend: &str) -> Result<Agent> {
+    let agent = Agent::start(Path::new("/iolag"), &["--backend", backend])?;
+    agent.call(&["set", "10ms"])?;
+    let slow = median(reads(Path::new(FILE), 10, Duration::ZERO)?);
+    ensure!(slow >= 10_000_000, "{backend}: a read takes {slow} ns");
+    Ok(agent)
+}
+
+/// How long until three reads in a row are fast.
+fn fast_again(limit: Duration) -> Result<Duration> {
+    let start = Instant::now();
+    while start.elapsed() < limit {
+        let since = start.elapsed();
+        if reads(Path::new(FILE), 3, Duration::ZERO)?
+            .iter()
+            .all(|ns| *ns < 5_000_000)
+        {
+            return Ok(since);
+        }
+    }
+    bail!("reads are still slow after {limit:?}")
+}
