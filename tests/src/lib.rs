@@ -3,5 +3,6 @@
 
 pub mod agent;
 pub mod fio;
+pub mod programs;
 pub mod refusal;
 pub mod timing;

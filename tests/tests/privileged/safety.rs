@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use iolag_tests::{agent::Agent, timing::reads};
+use iolag_tests::{agent::Agent, programs, timing::reads};
 
 use crate::place::Place;
 
@@ -18,10 +18,20 @@ fn a_killed_agent_leaves_full_speed_within_100_ms() {
     let Some(place) = Place::new() else {
         return;
     };
+    let before = programs::loaded().unwrap();
     let agent = slowed(&place.program);
+    let with = programs::loaded().unwrap().len();
+    assert!(with > before.len(), "{with} programs with an agent");
     agent.signal(libc::SIGKILL);
+    let start = Instant::now();
     let fast = fast_again(Duration::from_secs(2));
-    println!("fast {fast:?} after kill -9");
+    programs::wait_gone(&before, Duration::from_secs(2)).unwrap();
+    let gone = start.elapsed();
+    println!("fast {fast:?} after kill -9, no program left after {gone:?}");
+    assert!(
+        gone <= Duration::from_millis(100),
+        "programs gone only {gone:?} after kill -9"
+    );
     assert!(
         fast <= Duration::from_millis(100),
         "fast only {fast:?} after kill -9"
