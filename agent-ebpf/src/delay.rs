@@ -44,8 +44,21 @@ static ERRORS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries((POINTS.len() * bucket::BUCKETS) as u32, 0);
 
 /// One hit at the point `slot`. All backends come here.
+///
+/// Where there is something to wait, the clock is read before anything else, and all bookkeeping that
+/// need not know the outcome comes before the wait: its time is then part of the wait.
 #[inline(always)]
 fn hit<C: EbpfContext>(ctx: &C, slot: u32) {
+    let Some(control) = CONTROL.get(0) else {
+        return;
+    };
+    let delay_ns = control.delay_ns[slot as usize].min(MAX_DELAY_NS);
+    // SAFETY: a helper without arguments.
+    let start_ns = if delay_ns == 0 {
+        0
+    } else {
+        unsafe { bpf_ktime_get_ns() }
+    };
     let Some(counters) = COUNTERS.get_ptr_mut(slot) else {
         return;
     };
@@ -56,36 +69,29 @@ fn hit<C: EbpfContext>(ctx: &C, slot: u32) {
         return;
     }
     counters.hits += 1;
-    let Some(control) = CONTROL.get(0) else {
+    if delay_ns == 0 {
         return;
-    };
-    let delay_ns = control.delay_ns[slot as usize].min(MAX_DELAY_NS);
-    if delay_ns != 0 {
-        delay(ctx, slot, counters, delay_ns, control.lease_until_ns);
     }
-}
-
-/// Waits `delay_ns`, unless the lease has run out, and records what came of it.
-#[inline(always)]
-fn delay<C: EbpfContext>(
-    ctx: &C,
-    slot: u32,
-    counters: &mut Counters,
-    delay_ns: u64,
-    lease_until_ns: u64,
-) {
-    // SAFETY: a helper without arguments.
-    let start_ns = unsafe { bpf_ktime_get_ns() };
-    if start_ns >= lease_until_ns {
+    if start_ns >= control.lease_until_ns {
         if counters.lease_expired == 0 {
             debug!(ctx, "lease ran out: slot {} no longer delays", slot);
         }
         counters.lease_expired += 1;
         return;
     }
-    let achieved_ns = wait::until(start_ns + delay_ns).wrapping_sub(start_ns);
     counters.delayed += 1;
     counters.requested_ns += delay_ns;
+    let achieved_ns = wait::until(start_ns + delay_ns).wrapping_sub(start_ns);
+    record(counters, slot, delay_ns, achieved_ns);
+    trace!(
+        ctx,
+        "slot {}: asked {} ns, waited {} ns", slot, delay_ns, achieved_ns
+    );
+}
+
+/// Records the outcome of a wait.
+#[inline(always)]
+fn record(counters: &mut Counters, slot: u32, delay_ns: u64, achieved_ns: u64) {
     counters.achieved_ns += achieved_ns;
     if achieved_ns < delay_ns {
         counters.short += 1;
@@ -102,10 +108,6 @@ fn delay<C: EbpfContext>(
         // SAFETY: as for `counters`.
         unsafe { *count += 1 };
     }
-    trace!(
-        ctx,
-        "slot {}: asked {} ns, waited {} ns", slot, delay_ns, achieved_ns
-    );
 }
 
 /// The twins for one function.

@@ -1,4 +1,4 @@
-//! The eBPF programs that the kernel holds, by its own list.
+//! The eBPF programs and links that the kernel holds, by its own lists.
 
 use std::{
     io,
@@ -10,11 +10,27 @@ use anyhow::{Result, bail};
 /// `BPF_PROG_GET_NEXT_ID` of `enum bpf_cmd` (`include/uapi/linux/bpf.h`).
 const BPF_PROG_GET_NEXT_ID: libc::c_int = 11;
 
+/// `BPF_LINK_GET_NEXT_ID`, likewise.
+const BPF_LINK_GET_NEXT_ID: libc::c_int = 31;
+
 /// The ids of all loaded programs.
 ///
 /// # Errors
 /// The caller may not ask (needs root).
 pub fn loaded() -> Result<Vec<u32>> {
+    ids(BPF_PROG_GET_NEXT_ID)
+}
+
+/// The ids of all links: what is attached. A program is freed some RCU grace periods after its last
+/// link went, and no longer runs in that time.
+///
+/// # Errors
+/// The caller may not ask (needs root).
+pub fn links() -> Result<Vec<u32>> {
+    ids(BPF_LINK_GET_NEXT_ID)
+}
+
+fn ids(command: libc::c_int) -> Result<Vec<u32>> {
     let mut ids = Vec::new();
     // `start_id`, `next_id` and `open_flags` of `union bpf_attr`.
     let mut attr = [0u32; 3];
@@ -23,7 +39,7 @@ pub fn loaded() -> Result<Vec<u32>> {
         let result = unsafe {
             libc::syscall(
                 libc::SYS_bpf,
-                BPF_PROG_GET_NEXT_ID,
+                command,
                 attr.as_mut_ptr(),
                 size_of_val(&attr),
             )
@@ -40,14 +56,18 @@ pub fn loaded() -> Result<Vec<u32>> {
     }
 }
 
-/// How long until no program is loaded that is not in `before`.
+/// How long until `list` has nothing that is not in `before`.
 ///
 /// # Errors
-/// There still is one after `limit`.
-pub fn wait_gone(before: &[u32], limit: Duration) -> Result<Duration> {
+/// There still is something after `limit`.
+pub fn wait_gone(
+    list: fn() -> Result<Vec<u32>>,
+    before: &[u32],
+    limit: Duration,
+) -> Result<Duration> {
     let start = Instant::now();
     loop {
-        let left: Vec<u32> = loaded()?
+        let left: Vec<u32> = list()?
             .into_iter()
             .filter(|id| !before.contains(id))
             .collect();
@@ -55,7 +75,7 @@ pub fn wait_gone(before: &[u32], limit: Duration) -> Result<Duration> {
             return Ok(start.elapsed());
         }
         if start.elapsed() > limit {
-            bail!("programs {left:?} are still loaded after {limit:?}");
+            bail!("{left:?} are still there after {limit:?}");
         }
         std::thread::sleep(Duration::from_millis(1));
     }

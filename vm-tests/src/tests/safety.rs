@@ -18,20 +18,22 @@ const FILE: &str = "/dev/zero";
 /// With 10 ms in force on every read, write and open: after `kill -9` a read is fast again within 100 ms.
 pub fn kill() -> Result<()> {
     for backend in ["fentry", "kprobe", "tp"] {
-        let before = programs::loaded()?;
+        let (before, links) = (programs::loaded()?, programs::links()?);
         let agent = slowed(backend)?;
         ensure!(
-            programs::loaded()?.len() > before.len(),
-            "no program is loaded"
+            programs::links()?.len() > links.len(),
+            "nothing is attached"
         );
         agent.signal(libc::SIGKILL);
         let start = Instant::now();
         let fast = fast_again(Duration::from_secs(5))?;
         // Taking kprobes down waits for several RCU grace periods, which an emulated machine is slow at:
         // the programs of a dead agent no longer delay, and are gone soon after.
-        programs::wait_gone(&before, Duration::from_secs(5))?;
+        programs::wait_gone(programs::links, &links, Duration::from_secs(5))?;
+        let detached = start.elapsed();
+        programs::wait_gone(programs::loaded, &before, Duration::from_secs(5))?;
         println!(
-            "{backend}: fast {fast:?} after kill -9, no program left after {:?}",
+            "{backend}: after kill -9: fast {fast:?}, nothing attached {detached:?}, programs freed {:?}",
             start.elapsed()
         );
         ensure!(
