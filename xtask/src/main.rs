@@ -1,5 +1,6 @@
 //! What cargo cannot do: set-up, static builds, tests in virtual machines, and the one command that runs every test.
 
+mod bench;
 mod build;
 mod cache;
 mod debian;
@@ -27,6 +28,8 @@ struct Cli {
 enum Command {
     /// Bring everything that building and testing need (safe to repeat)
     Setup(setup::Args),
+    /// Measure what an attached point costs, and write docs/overhead.md (needs root)
+    Bench,
     /// Boot Debian kernels in QEMU and run the tests of `vm-tests` there
     Vm(vm::Args),
     /// Slow this machine down for seconds, and show what fio and the kernel say of it
@@ -38,6 +41,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup(args) => setup::command(&args),
+        Command::Bench => bench::command(),
         Command::Vm(args) => vm::command(&args),
         Command::Demo => demo::command(),
         Command::Test(args) => test::command(&args),

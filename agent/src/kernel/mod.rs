@@ -2,9 +2,12 @@
 
 mod attach;
 mod delay;
+mod empty;
 mod prog_info;
 
 pub use delay::{DelayProbe, KernelLog, Sample};
+pub use empty::{EmptyProbe, measure_programs};
+pub use prog_info::ProgStats;
 
 /// `CLOCK_MONOTONIC` in ns: the clock of `bpf_ktime_get_ns`.
 #[must_use]

@@ -1,7 +1,7 @@
 //! On this host, by whichever backend it allows: what an application sees, and what the kernel recorded.
 //!
 //! Machines that run tests are shared and noisy. The bounds here are those of a broken injector; the
-//! figures that a quiet machine reaches are in docs/overhead.md and docs/precision.md.
+//! figures that a quiet machine reaches are in docs/overhead.md and the README.
 
 use std::{
     path::{Path, PathBuf},

@@ -1,0 +1,93 @@
+//! What an attached point with delay 0 costs per hit, against an empty program at the same hook:
+//! both attached at once, on the same load, by the kernel's own `run_time_ns / run_cnt`.
+//!
+//! Prints rows of a Markdown table; `cargo xtask bench` puts them into docs/overhead.md. Needs root.
+
+use std::{
+    fs::File,
+    os::{fd::AsRawFd as _, unix::fs::FileExt as _, unix::fs::OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use agent_common::catalogue::{Backend, POINTS, slot_of};
+use anyhow::{Context as _, Result, ensure};
+use iolag::{
+    host::Facts,
+    kernel::{DelayProbe, EmptyProbe, ProgStats, measure_programs},
+    plan,
+};
+
+const ROUNDS: usize = 9;
+
+fn main() -> Result<()> {
+    let facts = Facts::read(Path::new("/"));
+    let choice = Some(Backend::Tp);
+    let (probe, _log) = DelayProbe::load(plan::plan(choice, &facts)?, choice, &facts)?;
+    let _statistics = measure_programs()?;
+    for (name, load) in [
+        ("vfs.read", reads as fn() -> Result<()>),
+        ("block.issue", requests as fn() -> Result<()>),
+    ] {
+        let slot = slot_of(name).context("no such point")?;
+        let empty = EmptyProbe::load(slot)?;
+        let mut costs = Vec::new();
+        for _ in 0..ROUNDS {
+            let before = (probe.sample(slot)?.program, empty.stats()?);
+            load()?;
+            let after = (probe.sample(slot)?.program, empty.stats()?);
+            costs.push((per_run(before.0, after.0)?, per_run(before.1, after.1)?));
+        }
+        // The round whose difference is the median one.
+        costs.sort_by(|a, b| (a.0 - a.1).total_cmp(&(b.0 - b.1)));
+        let (ours, empty) = costs[ROUNDS / 2];
+        println!(
+            "| `{name}` | tp `{}` | {ours:.1} | {empty:.1} | {:.1} |",
+            POINTS[slot].tracepoint,
+            ours - empty
+        );
+    }
+    Ok(())
+}
+
+fn per_run(before: ProgStats, after: ProgStats) -> Result<f64> {
+    let runs = after.run_count - before.run_count;
+    ensure!(runs > 1_000, "only {runs} runs were measured");
+    Ok((after.run_time_ns - before.run_time_ns) as f64 / runs as f64)
+}
+
+/// 400,000 calls of read(2), one byte each.
+fn reads() -> Result<()> {
+    let zero = File::open("/dev/zero")?;
+    let mut byte = 0u8;
+    for _ in 0..400_000 {
+        // SAFETY: one byte is writable.
+        let read = unsafe { libc::read(zero.as_raw_fd(), (&raw mut byte).cast(), 1) };
+        ensure!(read == 1, "failed to read /dev/zero");
+    }
+    Ok(())
+}
+
+/// 4,000 direct reads of 4 KiB from a file beside this program.
+fn requests() -> Result<()> {
+    let path = scratch()?;
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(&path);
+    std::fs::remove_file(&path)?;
+    let file = file.context("failed to open a file for direct reads")?;
+    let mut pages = vec![0u8; 8192];
+    let offset = pages.as_ptr().align_offset(4096);
+    for block in 0..4_000u64 {
+        file.read_exact_at(&mut pages[offset..offset + 4096], block % 256 * 4096)
+            .context("failed to read directly")?;
+    }
+    Ok(())
+}
+
+fn scratch() -> Result<PathBuf> {
+    let path = std::env::current_exe()?.with_extension("bench-data");
+    std::fs::write(&path, vec![1u8; 1 << 20])?;
+    File::open(&path)?.sync_all()?;
+    Ok(path)
+}
