@@ -67,7 +67,7 @@ pub struct PointPlan {
 /// without BTF has no function to name. All else is found out by trying.
 ///
 /// # Errors
-/// The user is not root.
+/// The user is not root, or the agent could not tell itself from those it delays.
 pub fn plan(choice: Choice, facts: &Facts) -> Result<Vec<PointPlan>, Failure> {
     if !facts.root {
         return Err(Failure::new(
@@ -75,6 +75,14 @@ pub fn plan(choice: Choice, facts: &Facts) -> Result<Vec<PointPlan>, Failure> {
             "failed to load eBPF programs: the agent must run as root",
         )
         .hint("sudo iolag run"));
+    }
+    if facts.pid_namespace {
+        // eBPF programs see the process ids of the first namespace, which are not known in another.
+        return Err(Failure::new(
+            HOST,
+            "failed to exempt the agent from its own delays: it runs in a PID namespace of its own",
+        )
+        .hint("run it in the host's: --pid=host for a container"));
     }
     Ok(POINTS
         .iter()
@@ -149,6 +157,7 @@ mod tests {
     fn facts() -> Facts {
         Facts {
             root: true,
+            pid_namespace: false,
             btf: Some("/sys/kernel/btf/vmlinux".into()),
             kprobe_pmu: true,
         }

@@ -251,3 +251,21 @@ fn a_socket_path_that_is_no_utf_8_is_taken_as_it_is() {
     succeeded(&place.command_at(&socket, &["stop"]).output().unwrap());
     assert!(!socket.exists());
 }
+
+/// The kernel side knows the agent by its id in the first PID namespace.
+#[test]
+fn a_pid_namespace_of_its_own_is_refused() {
+    let Some(place) = Place::new() else {
+        return;
+    };
+    let output = Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc"])
+        .arg(&place.program)
+        .arg("run")
+        .arg("--socket")
+        .arg(place.socket())
+        .output()
+        .unwrap();
+    assert_refused(&output, 3, &["PID namespace", "--pid=host"]);
+    assert_nothing_left(&place.socket());
+}
