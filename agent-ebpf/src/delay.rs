@@ -53,11 +53,10 @@ fn hit<C: EbpfContext>(ctx: &C, slot: u32) {
         return;
     };
     let delay_ns = control.delay_ns[slot as usize].min(MAX_DELAY_NS);
-    // SAFETY: a helper without arguments.
-    let start_ns = if delay_ns == 0 {
-        0
-    } else {
-        unsafe { bpf_ktime_get_ns() }
+    let start_ns = match delay_ns {
+        0 => 0,
+        // SAFETY: a helper without arguments.
+        _ => unsafe { bpf_ktime_get_ns() },
     };
     let Some(counters) = COUNTERS.get_ptr_mut(slot) else {
         return;
@@ -181,11 +180,12 @@ pub fn tp_block_rq_issue(ctx: RawTracePointContext) -> i32 {
 pub fn tp_sched_process_exit(_ctx: RawTracePointContext) -> i32 {
     let task = bpf_get_current_pid_tgid();
     let (tgid, pid) = ((task >> 32) as u32, task as u32);
-    if tgid == AGENT_TGID.load() && pid == tgid {
-        if let Some(control) = CONTROL.get_ptr_mut(0) {
-            // SAFETY: the kernel gave the pointer; one word is written.
-            unsafe { (*control).lease_until_ns = 0 };
-        }
+    if tgid == AGENT_TGID.load()
+        && pid == tgid
+        && let Some(control) = CONTROL.get_ptr_mut(0)
+    {
+        // SAFETY: the kernel gave the pointer; one word is written.
+        unsafe { (*control).lease_until_ns = 0 };
     }
     0
 }
