@@ -50,7 +50,8 @@ pub struct Point {
     pub delayed: u64,
     pub requested_ns: u64,
     pub achieved_ns: u64,
-    /// CPU time that the waits burnt. The wait spins, so it is all of `achieved_ns`.
+    /// CPU time that the waits burnt, at most: the wait spins, so it is all of `achieved_ns`, of which
+    /// interrupts and, with fentry on a preemptible kernel, other tasks may have had a part.
     pub cpu_ns: u64,
     pub error_ns: Errors,
     /// Hits of the agent itself: never delayed, not in `hits`.
@@ -59,7 +60,8 @@ pub struct Point {
     pub lease_expired: u64,
     /// Waits cut short by the loop's bound.
     pub short: u64,
-    /// Runs of the program that the kernel skipped, by its own count.
+    /// Runs of the program that the kernel skipped, by its own count (`recursion_misses`): of the whole
+    /// program, which with `tp` serves all VFS points. Older kernels do not count skipped kprobes.
     pub missed: u64,
     /// Backends that were preferred, and why the kernel or the host refused them.
     pub refused: Vec<Refusal>,

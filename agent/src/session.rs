@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// Delays end this long after the last renewal. One more hit may begin just before that and take up
-/// to a second, which still is within the 5 s that are promised.
-pub const LEASE: Duration = Duration::from_secs(4);
-/// How often the agent renews. Three renewals may be late before a delay is cut.
+/// to a second, which still is well within the 5 s that are promised.
+pub const LEASE: Duration = Duration::from_millis(3_500);
+/// How often the agent renews. Two renewals may be lost before a delay is cut.
 pub const RENEWAL: Duration = Duration::from_secs(1);
 
 pub struct Session {

@@ -50,8 +50,13 @@ pub fn run(choice: Choice, socket: &Path, ready: impl FnOnce()) -> Result<(), Fa
             .run_until(serve(listener, socket, session.clone(), log, ready))
             .await
     })?;
-    // Detach first, then free the path, then say so.
-    drop(session.borrow_mut().take());
+    // Delays off, then detach, then free the path, then say so: detaching waits for CPUs that must not
+    // begin another wait meanwhile.
+    if let Some(mut session) = session.borrow_mut().take()
+        && let Err(failure) = session.reset()
+    {
+        warn!("failed to switch the delays off before detaching: {failure}");
+    }
     drop(claim);
     info!("all is detached");
     runtime.block_on(async {

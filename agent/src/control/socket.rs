@@ -42,20 +42,25 @@ impl Claim {
                 )
                 .hint("name another with --socket, or remove it"));
             }
-            // Nobody who honours the lock listens there: either it is stale, or it is another program's.
-            Ok(_) if UnixStream::connect(path).is_ok() => {
-                return Err(Failure::new(
-                    FAILED,
-                    format!("{} is in use by another program", path.display()),
-                )
-                .hint("name another with --socket"));
-            }
-            Ok(_) => fs::remove_file(path).map_err(|error| {
-                Failure::new(
-                    FAILED,
-                    format!("failed to remove the stale {}: {error}", path.display()),
-                )
-            })?,
+            // Nobody who honours the lock listens there: what answers, or is a socket of another kind, is
+            // another program's; what refuses was left by the dead.
+            Ok(_) => match UnixStream::connect(path) {
+                Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => {
+                    fs::remove_file(path).map_err(|error| {
+                        Failure::new(
+                            FAILED,
+                            format!("failed to remove the stale {}: {error}", path.display()),
+                        )
+                    })?;
+                }
+                _ => {
+                    return Err(Failure::new(
+                        FAILED,
+                        format!("{} is in use by another program", path.display()),
+                    )
+                    .hint("name another with --socket"));
+                }
+            },
             Err(_) => {}
         }
         Ok(Self {

@@ -37,7 +37,7 @@ pub fn attach(
         .ok_or_else(|| format!("the object has no program {name}"))?;
     match attempt.backend {
         Backend::Fentry => {
-            let btf = btf.ok_or("no BTF")?;
+            let btf = btf.ok_or("the kernel's BTF could not be read")?;
             attach_fentry(program, attempt.symbol, btf)
         }
         Backend::Kprobe => attach_kprobe(program, attempt.symbol),

@@ -69,7 +69,14 @@ impl DelayProbe {
         choice: Choice,
         facts: &Facts,
     ) -> Result<(Self, Option<KernelLog>), Failure> {
-        let btf = facts.btf.as_deref().map(read_btf).transpose()?;
+        let btf = match facts.btf.as_deref().map(read_btf).transpose() {
+            Ok(btf) => btf,
+            Err(failure) if choice == Some(Backend::Fentry) => return Err(failure),
+            Err(failure) => {
+                warn!("fentry is not tried: {failure}");
+                None
+            }
+        };
         let mut ebpf = load_object(btf.as_ref())
             .map_err(|error| Failure::new(HOST, format!("failed to load the delay probe: {error:#}"))
                 .hint("the agent needs CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN); under lockdown=confidentiality no kernel allows it"))?;

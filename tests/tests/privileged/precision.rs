@@ -1,9 +1,9 @@
 //! On this host, by whichever backend it allows: what an application sees, and what the kernel recorded.
 //!
-//! Machines that run tests are shared and noisy. The bounds here are those of a broken injector; the
-//! figures that a quiet machine reaches are in docs/overhead.md and the README.
+//! Machines that run tests are shared and noisy: the bounds hold for medians, and fio gets several tries.
 
 use std::{
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -38,46 +38,51 @@ fn fio_sees_each_request_delayed_by_what_was_asked() {
         return;
     };
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    if libc::major(std::fs::metadata(dir).unwrap().dev()) == 0 {
+        println!("skipped: {} is not on a block device", dir.display());
+        return;
+    }
     let file = DiskFile(dir.join(format!("fio-{}", std::process::id())));
     let run =
         || fio::random_reads(Command::new(&fio_program), &file.0, Duration::from_secs(2)).unwrap();
     let agent = Agent::start(&place.program, &[]).unwrap();
     run();
     for delay_us in [100u64, 500, 2_000] {
-        let plain = run().p50_ns;
-        let before = agent.point("block.issue").unwrap();
-        agent.call(&["set-blk", &delay_us.to_string()]).unwrap();
-        let slow = run();
-        agent.call(&["set-blk", "0"]).unwrap();
-        let after = agent.point("block.issue").unwrap();
-        if after["hits"] == before["hits"] {
-            println!("skipped: {} is not on a block device", dir.display());
-            return;
-        }
-        let raised = slow.p50_ns as f64 - plain as f64;
-        let asked = (delay_us * 1_000) as f64;
-        println!(
-            "set-blk {delay_us}us: fio's median {plain} -> {} ns, {:+.1} % of what was asked; kernel error p50 {} ns, p99 {} ns",
-            slow.p50_ns,
-            (raised / asked - 1.0) * 100.0,
-            after["error_ns"]["p50"],
-            after["error_ns"]["p99"],
-        );
-        // The machine's own noise is some ten us either way, whatever the delay.
-        assert!(
-            (raised - asked).abs() <= asked * 0.05 + 30_000.0,
-            "{raised} ns for {asked} ns"
-        );
-        let number = |point: &serde_json::Value, field: &str| point[field].as_u64().unwrap();
-        let delayed = number(&after, "delayed") - number(&before, "delayed");
-        assert!(
-            delayed >= slow.ios,
-            "{delayed} delayed of {} reads",
-            slow.ios
-        );
-        let requested = number(&after, "requested_ns") - number(&before, "requested_ns");
-        assert_eq!(requested, delayed * delay_us * 1_000);
+        let met = (0..TRIES).any(|_| within_five_percent(&agent, delay_us, &run));
+        assert!(met, "set-blk {delay_us}us: not within 5 % in {TRIES} tries");
     }
+}
+
+/// The device of a shared machine answers some ten us slower or faster from one run to the next.
+const TRIES: usize = 5;
+
+/// Whether `set-blk` raised fio's median by what was asked, within 5 %. That every read was delayed, by
+/// exactly the time asked for, holds in each try.
+fn within_five_percent(agent: &Agent, delay_us: u64, run: &dyn Fn() -> fio::Latency) -> bool {
+    let plain = run().p50_ns;
+    let before = agent.point("block.issue").unwrap();
+    agent.call(&["set-blk", &delay_us.to_string()]).unwrap();
+    let slow = run();
+    agent.call(&["set-blk", "0"]).unwrap();
+    let after = agent.point("block.issue").unwrap();
+    let gained = |field: &str| after[field].as_u64().unwrap() - before[field].as_u64().unwrap();
+    let delayed = gained("delayed");
+    assert!(
+        delayed >= slow.ios,
+        "{delayed} delayed of {} reads",
+        slow.ios
+    );
+    assert_eq!(gained("requested_ns"), delayed * delay_us * 1_000);
+    let asked = (delay_us * 1_000) as f64;
+    let off = (slow.p50_ns as f64 - plain as f64) / asked - 1.0;
+    println!(
+        "set-blk {delay_us}us: fio's median {plain} -> {} ns, {:+.1} % of what was asked; kernel error so far p50 {} ns, p99 {} ns",
+        slow.p50_ns,
+        off * 100.0,
+        after["error_ns"]["p50"],
+        after["error_ns"]["p99"],
+    );
+    off.abs() <= 0.05
 }
 
 #[test]
@@ -106,7 +111,7 @@ fn a_read_takes_longer_by_what_was_asked() {
             after["error_ns"]["p50"], after["error_ns"]["p99"],
         );
         assert!(
-            (raised - asked).abs() <= asked * 0.02 + 2_000.0,
+            (raised - asked).abs() <= asked * 0.02 + 500.0,
             "{delay}: raised by {raised} ns"
         );
         let delayed = after["delayed"].as_u64().unwrap() - before["delayed"].as_u64().unwrap();
@@ -115,6 +120,6 @@ fn a_read_takes_longer_by_what_was_asked() {
     let p50 = agent.point("vfs.read").unwrap()["error_ns"]["p50"]
         .as_u64()
         .unwrap();
-    assert!(p50 <= 1_000, "the median error is {p50} ns");
+    assert!(p50 <= 100, "the median error is {p50} ns");
     std::fs::remove_dir_all(dir).unwrap();
 }

@@ -233,6 +233,12 @@ fn after_kill_9_the_next_agent_takes_over_the_stale_socket() {
     let Some(place) = Place::new() else { return };
     end(place.start());
     wait_ended(&place.socket());
+    // A process loses its command line, by which `wait_ended` knows it, before its descriptors.
+    let start = Instant::now();
+    while UnixStream::connect(place.socket()).is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(5), "it still listens");
+        thread::sleep(Duration::from_millis(5));
+    }
     assert!(place.socket().exists());
     assert_refused(&place.call(&["status"]), 3, &["is gone", "iolag run"]);
     place.start();
@@ -268,4 +274,16 @@ fn a_pid_namespace_of_its_own_is_refused() {
         .unwrap();
     assert_refused(&output, 3, &["PID namespace", "--pid=host"]);
     assert_nothing_left(&place.socket());
+}
+
+/// Of another kind than ours, so that a stream cannot be connected to it: it is not stale.
+#[test]
+fn another_programs_datagram_socket_is_left_alone() {
+    let Some(place) = Place::new() else {
+        return;
+    };
+    let _theirs = std::os::unix::net::UnixDatagram::bind(place.socket()).unwrap();
+    let output = place.call(&["run"]);
+    assert_refused(&output, 1, &["in use by another program", "--socket"]);
+    assert!(place.socket().exists(), "the socket was removed");
 }

@@ -193,6 +193,8 @@ fn requests_take_longer(agent: &Agent) -> Result<()> {
     achieved_is_what_was_requested(agent, &before)
 }
 
+/// By sums never less than was asked; by the median error hardly more. (The mean is at the mercy of the
+/// emulator, which may stop the machine's clock-watchers for as long as the host likes.)
 fn achieved_is_what_was_requested(agent: &Agent, before: &Value) -> Result<()> {
     let requested = gained(agent, before, "requested_ns")?;
     let achieved = gained(agent, before, "achieved_ns")?;
@@ -200,10 +202,10 @@ fn achieved_is_what_was_requested(agent: &Agent, before: &Value) -> Result<()> {
         achieved >= requested,
         "achieved {achieved} ns of {requested}"
     );
-    ensure!(
-        achieved as f64 <= requested as f64 * 1.10,
-        "achieved {achieved} ns of {requested}"
-    );
     ensure!(gained(agent, before, "short")? == 0, "waits were cut short");
+    let name = before["point"].as_str().context("no name")?;
+    let error = &agent.point(name)?["error_ns"];
+    let p50 = count(error, "p50")?;
+    ensure!(p50 <= 50_000, "{name}: the median error is {p50} ns");
     Ok(())
 }
