@@ -8,4 +8,6 @@
 pub mod bucket;
 pub mod catalogue;
 pub mod pod;
+pub mod probes;
+pub mod series;
 pub mod syscalls;

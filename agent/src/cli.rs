@@ -18,10 +18,11 @@ use crate::{
     agent,
     control::{DEFAULT_SOCKET, client::call, protocol::Command},
     failure::{FAILED, Failure, USAGE},
+    hist,
     host::Facts,
     plan::{Choice, parse_choice},
-    render,
-    report::{Rule, Status},
+    probes, render,
+    report::{Rule, Status, probes::Row},
     units::{format_ns, parse_delay},
 };
 
@@ -68,6 +69,11 @@ enum Verb {
     SetBlk(Delay),
     /// Show the agent, the rules, and what was done at each point
     Status(StatusArgs),
+    /// Histograms of a probe, every INTERVAL or at Ctrl-C
+    Hist(Hist),
+    /// Load, unload and list measuring probes of the agent
+    #[command(subcommand)]
+    Probe(ProbeVerb),
     /// All delays to 0
     Reset,
     /// Detach everything and end the agent
@@ -86,15 +92,26 @@ enum IoDelayerVerb {
     Status(StatusArgs),
 }
 
+/// `auto` and the names of all backends.
+fn backends() -> PossibleValuesParser {
+    PossibleValuesParser::new(
+        ["auto"]
+            .into_iter()
+            .chain(BACKENDS.map(|backend| backend.name())),
+    )
+}
+
 #[derive(Args)]
 struct Run {
     /// How to attach: auto takes the cheapest that this kernel allows
-    #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(
-        ["auto"].into_iter().chain(BACKENDS.map(|backend| backend.name()))))]
+    #[arg(long, default_value = "auto", value_parser = backends())]
     backend: String,
     /// Go to the background once ready, or fail with the reason
     #[arg(long)]
     detach: bool,
+    /// Measuring probes to load: block,vfs; or all that this kernel can run
+    #[arg(long, value_name = "PROBES", value_delimiter = ',')]
+    probes: Vec<String>,
     /// Where a detached agent reports that it is ready
     #[arg(long, hide = true, value_name = "FD")]
     ready_fd: Option<i32>,
@@ -111,6 +128,53 @@ struct Delay {
 struct StatusArgs {
     #[arg(long, default_value = "text")]
     format: Format,
+}
+
+#[derive(Args)]
+struct Hist {
+    /// What to measure: see `iolag probe list`
+    probe: String,
+    /// Seconds between two prints, or a time with a unit: 5, 500ms. Without it: one print, of an agent's
+    /// probe at once, else at Ctrl-C
+    interval: Option<String>,
+    /// How many prints
+    count: Option<u64>,
+    /// Keys by which series are told apart: device,op
+    #[arg(long, value_name = "KEYS")]
+    by: Option<String>,
+    /// Only series with this label; may be given again
+    #[arg(long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// How to attach, where the probe is loaded for this command
+    #[arg(long, default_value = "auto", value_parser = backends())]
+    backend: String,
+    #[arg(long, default_value = "text")]
+    format: HistFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum HistFormat {
+    Text,
+    /// One document a line
+    Json,
+    Prometheus,
+}
+
+#[derive(Subcommand)]
+enum ProbeVerb {
+    /// Show all probes, and which the agent has loaded
+    List(StatusArgs),
+    /// Load a probe into the running agent
+    Load {
+        probe: String,
+        /// Keys by which series are told apart: device,op
+        #[arg(long, value_name = "KEYS")]
+        by: Option<String>,
+        #[arg(long, default_value = "auto", value_parser = backends())]
+        backend: String,
+    },
+    /// Unload a probe and forget what it recorded
+    Unload { probe: String },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -186,6 +250,8 @@ fn execute(command: Verb, common: &Common) -> Result<(), Failure> {
         Verb::Set(delay) => set(socket, "set", Layer::Vfs, &delay),
         Verb::SetBlk(delay) => set(socket, "set-blk", Layer::Block, &delay),
         Verb::Status(status) => print(&render_status(socket, status.format)?),
+        Verb::Hist(hist) => show_histograms(socket, &hist),
+        Verb::Probe(verb) => probe(socket, verb),
         Verb::Reset => call(socket, &Command::Reset),
         Verb::Stop => call(socket, &Command::Stop),
         Verb::Completions { shell } => {
@@ -205,6 +271,9 @@ fn start(run: &Run, common: &Common) -> Result<(), Failure> {
         // Who may not is told so before a log is opened, which it may not either.
         crate::plan::plan(choice, &Facts::read(Path::new("/")))?;
         let mut args: Vec<OsString> = vec!["--backend".into(), run.backend.clone().into()];
+        if !run.probes.is_empty() {
+            args.extend(["--probes".into(), run.probes.join(",").into()]);
+        }
         args.extend(["--socket".into(), socket.clone().into()]);
         args.extend((0..common.verbose.max(1)).map(|_| "-v".into()));
         let pid = agent::detach(&args, &socket)?;
@@ -213,7 +282,7 @@ fn start(run: &Run, common: &Common) -> Result<(), Failure> {
     }
     // SAFETY: `--ready-fd` is passed by `detach` alone, with a pipe that this process owns.
     let mut report = run.ready_fd.map(|fd| unsafe { File::from_raw_fd(fd) });
-    let result = agent::run(choice, &socket, || match report.take() {
+    let result = agent::run(choice, &run.probes, &socket, || match report.take() {
         Some(mut pipe) => drop(pipe.write_all(b"ready\n")),
         None => eprintln!(
             "iolag: ready at {} (Ctrl-C or `iolag stop` ends it)",
@@ -244,6 +313,41 @@ fn set(socket: &Path, rule: &str, layer: Layer, delay: &Delay) -> Result<(), Fai
     )?;
     log::info!("{rule}: {}", format_ns(delay_ns));
     Ok(())
+}
+
+fn show_histograms(socket: &Path, hist: &Hist) -> Result<(), Failure> {
+    let request = hist::Request::parse(
+        &hist.probe,
+        hist.interval.as_deref(),
+        hist.count,
+        hist.by.as_deref(),
+        &hist.filter,
+        &hist.backend,
+    )?;
+    hist::run(&request, socket, |dump| match hist.format {
+        HistFormat::Text => print(&render::hist::dump(dump)),
+        HistFormat::Json => print(&render::json::line(dump)?),
+        HistFormat::Prometheus => print(&render::prometheus::dump(dump)),
+    })
+}
+
+fn probe(socket: &Path, verb: ProbeVerb) -> Result<(), Failure> {
+    match verb {
+        ProbeVerb::List(StatusArgs { format }) => {
+            let rows = probes::list(socket)?;
+            print(&match format {
+                Format::Text => render::text::probes(&rows),
+                Format::Json => render::json::document(&rows)?,
+            })
+        }
+        ProbeVerb::Load { probe, by, backend } => {
+            let by = by.unwrap_or_default();
+            let by = by.split(',').filter(|name| !name.is_empty());
+            let by = by.map(|name| name.trim().to_owned()).collect();
+            call(socket, &Command::ProbeLoad { probe, by, backend }).map(|_: Row| ())
+        }
+        ProbeVerb::Unload { probe } => call(socket, &Command::ProbeUnload { probe }),
+    }
 }
 
 fn render_status(socket: &Path, format: Format) -> Result<String, Failure> {

@@ -69,13 +69,7 @@ pub struct PointPlan {
 /// # Errors
 /// The user is not root, or the agent could not tell itself from those it delays.
 pub fn plan(choice: Choice, facts: &Facts) -> Result<Vec<PointPlan>, Failure> {
-    if !facts.root {
-        return Err(Failure::new(
-            HOST,
-            "failed to load eBPF programs: the agent must run as root",
-        )
-        .hint("sudo iolag run"));
-    }
+    may_load(facts, "iolag run")?;
     if facts.pid_namespace {
         // eBPF programs see the process ids of the first namespace, which are not known in another.
         return Err(Failure::new(
@@ -88,6 +82,20 @@ pub fn plan(choice: Choice, facts: &Facts) -> Result<Vec<PointPlan>, Failure> {
         .iter()
         .map(|point| plan_point(point, choice, facts))
         .collect())
+}
+
+/// Whether this user may load programs at all, for `command`.
+///
+/// # Errors
+/// The user is not root.
+pub fn may_load(facts: &Facts, command: &str) -> Result<(), Failure> {
+    if facts.root {
+        return Ok(());
+    }
+    Err(
+        Failure::new(HOST, "failed to load eBPF programs: iolag must run as root")
+            .hint(format!("sudo {command}")),
+    )
 }
 
 fn plan_point(point: &'static Point, choice: Choice, facts: &Facts) -> PointPlan {

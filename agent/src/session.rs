@@ -12,6 +12,7 @@ use crate::{
     host::Facts,
     kernel::{DelayProbe, KernelLog, now_ns},
     plan::{self, Choice},
+    probes::Probes,
     report::{self, Rule, SCHEMA, Status},
 };
 
@@ -26,6 +27,7 @@ pub struct Session {
     rules: Vec<Rule>,
     choice: Choice,
     started: Instant,
+    probes: Probes,
 }
 
 impl Session {
@@ -41,8 +43,20 @@ impl Session {
             rules: Vec::new(),
             choice,
             started: Instant::now(),
+            probes: Probes::new(facts.clone()),
         };
         Ok((session, log))
+    }
+
+    /// The measuring probes.
+    #[must_use]
+    pub fn probes(&self) -> &Probes {
+        &self.probes
+    }
+
+    /// The measuring probes, to load or unload one.
+    pub fn probes_mut(&mut self) -> &mut Probes {
+        &mut self.probes
     }
 
     /// Replaces the rule of that name; a delay of 0 removes it.

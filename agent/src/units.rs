@@ -92,6 +92,23 @@ pub fn format_ns(ns: u64) -> String {
     format!("{value:.decimals$}{unit}")
 }
 
+/// A size for people: the largest unit of 1024 that leaves at least 1, three significant digits.
+#[must_use]
+pub fn format_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let place = (0..UNITS.len())
+        .rev()
+        .find(|place| bytes >= 1 << (10 * place))
+        .unwrap_or(0);
+    let value = bytes as f64 / (1u64 << (10 * place)) as f64;
+    let decimals = match value {
+        value if value.fract() == 0.0 || value >= 100.0 => 0,
+        value if value < 10.0 => 2,
+        _ => 1,
+    };
+    format!("{value:.decimals$}{}", UNITS[place])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

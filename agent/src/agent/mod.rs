@@ -30,12 +30,18 @@ use crate::{
 ///
 /// # Errors
 /// The socket cannot be had, or this host cannot; nothing stays attached.
-pub fn run(choice: Choice, socket: &Path, ready: impl FnOnce()) -> Result<(), Failure> {
+pub fn run(
+    choice: Choice,
+    probes: &[String],
+    socket: &Path,
+    ready: impl FnOnce(),
+) -> Result<(), Failure> {
     let facts = Facts::read(Path::new("/"));
     // Who may not is told so before anything else goes wrong for it.
     crate::plan::plan(choice, &facts)?;
     let mut claim = Claim::new(socket)?;
-    let (session, log) = Session::start(choice, &facts)?;
+    let (mut session, log) = Session::start(choice, &facts)?;
+    session.probes_mut().load_named(probes)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -8,8 +8,8 @@ use crate::{
     report::{Rule, SCHEMA},
 };
 
-/// The longest line either side sends; a status of four points is about 10 KiB.
-pub const MAX_LINE: usize = 1 << 20;
+/// The longest line either side sends; a dump of a thousand series is some MiB.
+pub const MAX_LINE: usize = 64 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
@@ -18,6 +18,20 @@ pub enum Command {
     Set(Rule),
     /// Answers with a [`crate::report::Status`].
     Status,
+    /// Answers with a list of [`crate::report::probes::Row`].
+    ProbeList,
+    /// Loads a measuring probe; answers with its [`crate::report::probes::Row`].
+    ProbeLoad {
+        probe: String,
+        /// Fields by which its series are told apart; empty: the probe's own choice.
+        by: Vec<String>,
+        /// `auto`, or one backend.
+        backend: String,
+    },
+    /// Unloads a measuring probe and forgets what it recorded. Answers with `null`.
+    ProbeUnload { probe: String },
+    /// Answers with a [`crate::report::dump::Dump`] of what a loaded probe recorded.
+    Dump { probe: String, by_cpu: bool },
     /// Removes all rules. Answers with `null`.
     Reset,
     /// Detaches everything, answers with `null`, exits.

@@ -135,13 +135,29 @@ fn execute(session: &Shared, command: &Command, socket: &str) -> Result<Value, F
             );
             Ok(Value::Null)
         }
+        Command::ProbeList => to_value(&session.probes().rows()),
+        Command::ProbeLoad { probe, by, backend } => {
+            let row = session.probes_mut().load(probe, by, backend)?;
+            info!("probe {probe} is loaded");
+            to_value(&row)
+        }
+        Command::ProbeUnload { probe } => {
+            session.probes_mut().unload(probe)?;
+            info!("probe {probe} is unloaded");
+            Ok(Value::Null)
+        }
+        Command::Dump { probe, by_cpu } => to_value(&session.probes().dump(probe, *by_cpu)?),
         Command::Reset => {
             session.reset()?;
             info!("all delays are off");
             Ok(Value::Null)
         }
-        Command::Status => serde_json::to_value(session.status(socket)?)
-            .map_err(|error| Failure::new(FAILED, format!("failed to write the status: {error}"))),
+        Command::Status => to_value(&session.status(socket)?),
         Command::Stop => Ok(Value::Null),
     }
+}
+
+fn to_value(result: &impl serde::Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(result)
+        .map_err(|error| Failure::new(FAILED, format!("failed to write the answer: {error}")))
 }

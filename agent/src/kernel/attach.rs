@@ -90,17 +90,18 @@ fn load_once(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
 }
 
 /// The cause in one line: of a verifier's log, its last line that says something.
-fn reason(error: &ProgramError) -> String {
+pub fn reason(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError {
             io_error,
             verifier_log,
         } => {
             let log = verifier_log.to_string();
-            let last = log
-                .lines()
-                .map(str::trim)
-                .rfind(|line| !line.is_empty() && !line.starts_with("processed "));
+            log::trace!("the verifier's log: {log}");
+            let summary = ["processed ", "stack depth ", "verification time "];
+            let last = log.lines().map(str::trim).rfind(|line| {
+                !line.is_empty() && !summary.iter().any(|start| line.starts_with(start))
+            });
             match last {
                 Some(line) => format!("the kernel refused the program: {io_error}: {line}"),
                 None => format!("the kernel refused the program: {io_error}"),

@@ -3,10 +3,14 @@
 mod attach;
 mod delay;
 mod empty;
+mod hook;
+mod measure;
 mod prog_info;
+mod types;
 
 pub use delay::{DelayProbe, KernelLog, Sample};
 pub use empty::{EmptyProbe, measure_programs};
+pub use measure::{Counts, HostTypes, MeasureProbe, RawSeries};
 pub use prog_info::ProgStats;
 
 /// `CLOCK_MONOTONIC` in ns: the clock of `bpf_ktime_get_ns`.

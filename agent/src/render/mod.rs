@@ -1,5 +1,7 @@
 //! What people and programs read.
 
+pub mod hist;
 pub mod json;
+pub mod prometheus;
 mod table;
 pub mod text;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::table::table;
 use crate::{
-    report::{Point, Status},
+    report::{Point, Status, probes::Row},
     units::format_ns,
 };
 
@@ -96,4 +96,29 @@ fn losses(text: &mut String, point: &Point) {
             let _infallible = writeln!(text, "\n{}: {count} {what}", point.point);
         }
     }
+}
+
+/// The probes of the catalogue, and how those that are loaded are attached.
+#[must_use]
+pub fn probes(rows: &[Row]) -> String {
+    let mut text = table(
+        &["PROBE", "LOADED", "BY", "MEASURES"],
+        rows.iter()
+            .map(|row| {
+                vec![
+                    row.name.clone(),
+                    if row.loaded { "yes" } else { "no" }.into(),
+                    row.by.join(","),
+                    row.help.clone(),
+                ]
+            })
+            .collect(),
+        4,
+    );
+    for row in rows {
+        for backend in &row.backends {
+            let _infallible = writeln!(text, "{}: {backend}", row.name);
+        }
+    }
+    text
 }

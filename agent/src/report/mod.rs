@@ -1,6 +1,9 @@
 //! What `status` reports: shared by the agent, which fills it, and the client, which prints it.
 //! All times in ns.
 
+pub mod dump;
+pub mod probes;
+
 use agent_common::bucket;
 use serde::{Deserialize, Serialize};
 
@@ -129,10 +132,14 @@ impl Errors {
 /// least `q` of all counts are in it or below (nearest rank). 0 for an empty histogram.
 #[must_use]
 pub fn quantile(counts: &[u64], q: f64) -> u64 {
-    let total: u64 = counts.iter().sum();
+    quantile_of((0..).zip(counts.iter().copied()), counts.iter().sum(), q)
+}
+
+/// As [`quantile`], of `(bucket, count)` in ascending order that sum up to `total`.
+fn quantile_of(buckets: impl Iterator<Item = (u32, u64)>, total: u64, q: f64) -> u64 {
     let rank = ((total as f64 * q).ceil() as u64).clamp(1, total.max(1));
     let mut seen = 0;
-    for (index, count) in (0..).zip(counts) {
+    for (index, count) in buckets {
         seen += count;
         if seen >= rank {
             return bucket::last(index);

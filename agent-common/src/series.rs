@@ -1,0 +1,71 @@
+//! Series of histograms, as they lie in the maps of a measuring probe.
+//!
+//! Maps (declared in `agent-ebpf/src/measure.rs`):
+//! - `SERIES`: [`Key`] -> slot. Bounded; who comes when it is full is counted in the slot [`OTHER`].
+//! - `FREE`: the slots that no series has yet.
+//! - `HISTOGRAMS`: an array that user space maps into memory. Histogram `m` of slot `s` on CPU `c` is
+//!   element `(s * cpus + c) * metrics + m`: slots are handed out from the lowest, so that what is in use
+//!   is a prefix, and no CPU writes into another's histograms.
+//! - `LEDGER`: per CPU, by [`crate::probes::Loss`].
+
+use crate::bucket;
+
+/// Buckets of a histogram in a map: up to 2^40, which is 18 minutes in ns or 1 TiB in bytes. What is
+/// larger is counted in the last bucket, in `sum` and `max`, and as `overflowed` in the ledger.
+pub const BUCKETS: usize = bucket::index(1 << 40) as usize;
+
+/// The slot of everything that found the table of series full.
+pub const OTHER: u32 = 0;
+
+/// What a series is about. Fields that a probe or the user does not ask for are 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Operation, softirq vector or IRQ number; the probe's catalogue row says which.
+    pub op: u32,
+    /// Device as the kernel has it: major << 20 | minor.
+    pub device: u32,
+    /// Magic number of the file system.
+    pub magic: u32,
+    /// Keeps the structure free of padding.
+    pub reserved: u32,
+    /// Id of the cgroup in the unified hierarchy: the inode number of its directory.
+    pub cgroup: u64,
+    /// Command, padded with NUL.
+    pub comm: [u8; 16],
+}
+
+/// A histogram of one metric of one series on one CPU, in whole cache lines.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Histogram {
+    /// Sum of the values, exact.
+    pub sum: u64,
+    /// The largest value, exact.
+    pub max: u64,
+    pub reserved: [u64; 6],
+    /// Count of values by bucket.
+    pub counts: [u64; BUCKETS],
+}
+
+const _: () = assert!(size_of::<Histogram>().is_multiple_of(64));
+const _: () = assert!(size_of::<Key>() == 40);
+
+#[cfg(feature = "user")]
+mod user {
+    // SAFETY: repr(C), integers only, no padding (asserted by the size): any bytes are a value.
+    unsafe impl aya::Pod for super::Key {}
+    // SAFETY: repr(C), only u64 fields: any bytes are a value.
+    unsafe impl aya::Pod for super::Histogram {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_bucket_ends_at_two_to_the_forty() {
+        assert_eq!(bucket::last(BUCKETS as u32 - 1), (1 << 40) - 1);
+        assert_eq!(BUCKETS, 304);
+    }
+}

@@ -1,0 +1,315 @@
+//! The probe `block`: requests of block devices.
+//!
+//! The kernel stamps each request when it is allocated and when it is handed to the driver, so one program
+//! at completion does nearly all. Where the second stamp is missing (no writeback throttling or other user
+//! of block statistics on that device), `rq_issue` keeps it in `STARTS`.
+//!
+//! A write that asks for flushes around it (`REQ_PREFLUSH`, `REQ_FUA`) completes twice: when its data are
+//! in the device, with `RQF_FLUSH_SEQ` set, and when all flushes are done, without length
+//! (`block/blk-flush.c`). The first gives `queue`, `device` and `size`, the second `total`.
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![allow(internal_features, reason = "atomic addition without an answer")]
+
+mod measure;
+mod structure;
+
+use agent_common::{
+    probes::{
+        Field, Loss,
+        block::{
+            metric::{COUNT, DEVICE, QUEUE, SIZE, TOTAL},
+            op,
+        },
+    },
+    series::Key,
+};
+use agent_ebpf as _;
+use aya_ebpf::{
+    Global,
+    helpers::{bpf_get_current_comm, bpf_ktime_get_ns},
+    macros::{btf_tracepoint, map},
+    maps::Array,
+    programs::BtfTracePointContext,
+};
+use structure::{address, has, read};
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+macro_rules! offsets {
+    ($($name:ident)*) => { $(
+        #[unsafe(no_mangle)]
+        static $name: Global<u32> = Global::new(0);
+    )* };
+}
+
+offsets!(RQ_START_NS RQ_IO_START_NS RQ_CMD_FLAGS RQ_FLAGS RQ_DATA_LEN RQ_QUEUE RQ_DISK QUEUE_DISK
+    DISK_MAJOR DISK_MINOR RQ_BIO BIO_BLKG BLKG_BLKCG BLKCG_CGROUP CGROUP_KN KN_ID FLUSH_SEQ_BIT);
+
+/// What is remembered of a request between issue and completion, where the kernel does not.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Start {
+    /// Address of the request; 0 if the entry is free.
+    request: u64,
+    issue_ns: u64,
+    comm: [u8; 16],
+}
+
+/// log2 of the entries of `STARTS`.
+const START_BITS: u32 = 14;
+
+/// By a hash of the request's address, or that place's neighbour.
+#[map]
+static STARTS: Array<Start> = Array::with_max_entries(1 << START_BITS, 0);
+
+/// One entry: not 0 once a request came by that the kernel had not stamped at issue. User space sets it
+/// before, where it knows.
+#[map]
+static UNSTAMPED: Array<u64> = Array::with_max_entries(1, 0);
+
+#[inline(always)]
+fn unstamped() -> bool {
+    // SAFETY: one word, written whole.
+    UNSTAMPED
+        .get_ptr(0)
+        .is_some_and(|flag| unsafe { *flag } != 0)
+}
+
+/// The entry of a request, or a free one if `or_free`.
+#[inline(always)]
+fn start(request: u64, or_free: bool) -> Option<&'static mut Start> {
+    let place = (request.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - START_BITS)) as u32;
+    // SAFETY: the kernel gave the pointers. A request is with one CPU at a time; two CPUs that take the same
+    // free entry lose one start, which its completion counts as unmatched.
+    unsafe {
+        let first = &mut *STARTS.get_ptr_mut(place)?;
+        if first.request == request {
+            return Some(first);
+        }
+        let second = &mut *STARTS.get_ptr_mut(place ^ 1)?;
+        if second.request == request {
+            return Some(second);
+        }
+        if !or_free {
+            return None;
+        }
+        if first.request == 0 {
+            return Some(first);
+        }
+        (second.request == 0).then_some(second)
+    }
+}
+
+#[inline(always)]
+fn remember(request: *const u8, issued: bool) {
+    let stamp = issued && unstamped();
+    if !stamp && !measure::by(Field::Comm) {
+        return;
+    }
+    let address = address(request);
+    let Some(start) = start(address, true) else {
+        return measure::count(Loss::Lost);
+    };
+    let new = start.request != address;
+    start.request = address;
+    if measure::by(Field::Comm)
+        && new
+        && let Ok(comm) = bpf_get_current_comm()
+    {
+        // Whoever inserts or issues the request first: mostly who submitted it. A kworker is named too
+        // where the block layer ran the queue in its own thread.
+        start.comm = comm;
+    }
+    if stamp {
+        // SAFETY: a helper without arguments.
+        start.issue_ns = unsafe { bpf_ktime_get_ns() };
+    } else if new {
+        start.issue_ns = 0;
+    }
+}
+
+#[inline(always)]
+fn issued(request: *const u8) {
+    measure::count(Loss::Starts);
+    remember(request, true);
+}
+
+/// The driver handed the request back: it will be issued again.
+#[inline(always)]
+fn requeued() {
+    measure::count(Loss::Abandoned);
+}
+
+/// `TRACE_EVENT(block_rq_issue, TP_PROTO(struct request *rq))`
+#[btf_tracepoint(function = "block_rq_issue")]
+pub fn rq_issue(ctx: BtfTracePointContext) -> i32 {
+    issued(ctx.arg(0));
+    0
+}
+
+/// `TP_PROTO(struct request_queue *q, struct request *rq)`, before 5.11 and 5.10.137
+#[btf_tracepoint(function = "block_rq_issue")]
+pub fn rq_issue_with_queue(ctx: BtfTracePointContext) -> i32 {
+    issued(ctx.arg(1));
+    0
+}
+
+/// `TRACE_EVENT(block_rq_insert, TP_PROTO(struct request *rq))`
+#[btf_tracepoint(function = "block_rq_insert")]
+pub fn rq_insert(ctx: BtfTracePointContext) -> i32 {
+    remember(ctx.arg(0), false);
+    0
+}
+
+/// `TP_PROTO(struct request_queue *q, struct request *rq)`, before 5.11 and 5.10.137
+#[btf_tracepoint(function = "block_rq_insert")]
+pub fn rq_insert_with_queue(ctx: BtfTracePointContext) -> i32 {
+    remember(ctx.arg(1), false);
+    0
+}
+
+/// `TRACE_EVENT(block_rq_requeue, TP_PROTO(struct request *rq))`, or with the queue in front. No argument
+/// is read.
+#[btf_tracepoint(function = "block_rq_requeue")]
+pub fn rq_requeue(_ctx: BtfTracePointContext) -> i32 {
+    requeued();
+    0
+}
+
+/// `TRACE_EVENT(block_rq_complete, TP_PROTO(struct request *rq, blk_status_t error, unsigned int nr_bytes))`
+#[btf_tracepoint(function = "block_rq_complete")]
+pub fn rq_complete(ctx: BtfTracePointContext) -> i32 {
+    let request: *const u8 = ctx.arg(0);
+    let error: u32 = ctx.arg(1);
+    let bytes: u32 = ctx.arg(2);
+    let left: u32 = read(request, &RQ_DATA_LEN);
+    if bytes < left {
+        // A part of it: the last one tells how long it took.
+        return 0;
+    }
+    if error as u8 != 0 {
+        measure::count(Loss::Errors);
+    }
+    completed(request, left);
+    0
+}
+
+#[inline(always)]
+fn completed(request: *const u8, bytes: u32) {
+    // SAFETY: a helper without arguments.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let flags: u32 = read(request, &RQ_CMD_FLAGS);
+    let op = operation(flags);
+    let start_ns: u64 = read(request, &RQ_START_NS);
+    let rq_flags: u32 = read(request, &RQ_FLAGS);
+    let in_sequence = rq_flags & (1 << (FLUSH_SEQ_BIT.load() & 31)) != 0 && op != op::FLUSH;
+    let sequence_end = op == op::WRITE && bytes == 0;
+
+    let mut key = Key {
+        op,
+        device: device(request),
+        ..Key::default()
+    };
+    let mut issue_ns: u64 = read(request, &RQ_IO_START_NS);
+    if issue_ns == 0 || measure::by(Field::Comm) {
+        remembered(request, &mut issue_ns, &mut key);
+    }
+    if measure::by(Field::Cgroup) {
+        key.cgroup = cgroup(request);
+    }
+    let slot = measure::slot(&key);
+
+    if !sequence_end {
+        measure::count(Loss::Completions);
+        measure::record(slot, SIZE, COUNT, bytes.into());
+        if issue_ns == 0 {
+            not_stamped(op);
+        } else {
+            measure::record_span(slot, DEVICE, COUNT, issue_ns, now_ns);
+            if start_ns != 0 {
+                measure::record_span(slot, QUEUE, COUNT, start_ns, issue_ns);
+            }
+        }
+    }
+    if !in_sequence {
+        if start_ns != 0 {
+            measure::record_span(slot, TOTAL, COUNT, start_ns, now_ns);
+        } else if op != op::OTHER {
+            measure::count(Loss::Unmatched);
+        }
+    }
+}
+
+/// What `STARTS` has of a request, which ends here.
+#[inline(always)]
+fn remembered(request: *const u8, issue_ns: &mut u64, key: &mut Key) {
+    let Some(start) = start(address(request), false) else {
+        return;
+    };
+    if *issue_ns == 0 {
+        *issue_ns = start.issue_ns;
+    }
+    if measure::by(Field::Comm) {
+        key.comm = start.comm;
+    }
+    start.request = 0;
+}
+
+/// Neither the kernel nor we know when it was issued: from now on we stamp it ourselves.
+#[inline(always)]
+fn not_stamped(op: u32) {
+    if op != op::OTHER {
+        measure::count(Loss::Unmatched);
+    }
+    if let Some(flag) = UNSTAMPED.get_ptr_mut(0) {
+        // SAFETY: the kernel gave the pointer; one word is written.
+        unsafe { *flag = 1 };
+    }
+}
+
+/// Ours from `REQ_OP_*`, the lower 8 bits of the flags (`include/linux/blk_types.h`).
+#[inline(always)]
+fn operation(flags: u32) -> u32 {
+    match flags & 0xff {
+        0 => op::READ,
+        1 | 7 | 13 => op::WRITE, // WRITE, ZONE_APPEND (7 since 6.6, 13 before)
+        2 => op::FLUSH,
+        3 | 5 => op::DISCARD, // DISCARD, SECURE_ERASE
+        _ => op::OTHER,
+    }
+}
+
+/// `request->q->disk`, or `request->rq_disk` on older kernels, as major << 20 | minor. A request without a
+/// disk has device 0.
+#[inline(always)]
+fn device(request: *const u8) -> u32 {
+    let disk: *const u8 = if has(&RQ_DISK) {
+        read(request, &RQ_DISK)
+    } else {
+        read(read(request, &RQ_QUEUE), &QUEUE_DISK)
+    };
+    if disk.is_null() {
+        return 0;
+    }
+    let major: u32 = read(disk, &DISK_MAJOR);
+    let minor: u32 = read(disk, &DISK_MINOR);
+    major << 20 | minor
+}
+
+/// The cgroup to which the request's first bio is charged: whoever dirtied or asked for the data, not who
+/// happens to run now.
+#[inline(always)]
+fn cgroup(request: *const u8) -> u64 {
+    if !has(&BIO_BLKG) {
+        return 0;
+    }
+    let bio: *const u8 = read(request, &RQ_BIO);
+    let blkg: *const u8 = read(bio, &BIO_BLKG);
+    let blkcg: *const u8 = read(blkg, &BLKG_BLKCG);
+    let cgroup: *const u8 = read(blkcg, &BLKCG_CGROUP);
+    read(read(cgroup, &CGROUP_KN), &KN_ID)
+}

@@ -1,0 +1,131 @@
+//! What every measuring probe records into: series of histograms, and the ledger. The layout of the maps
+//! is told in `agent_common::series`.
+#![allow(dead_code, reason = "a module of each object, of which none uses all")]
+
+use agent_common::{
+    bucket,
+    probes::{Field, LOSSES, Loss},
+    series::{BUCKETS, Histogram, Key, OTHER},
+};
+use aya_ebpf::{
+    Global,
+    bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
+    helpers::bpf_get_smp_processor_id,
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, Queue},
+};
+
+/// CPUs that the machine may ever have: the stride of a slot in `HISTOGRAMS`.
+#[unsafe(no_mangle)]
+static CPUS: Global<u32> = Global::new(1);
+
+/// Bits of the fields by which series are told apart.
+#[unsafe(no_mangle)]
+static BY: Global<u32> = Global::new(0);
+
+/// Sized before loading, as are `FREE` and `HISTOGRAMS`.
+#[map]
+static SERIES: HashMap<Key, u32> = HashMap::with_max_entries(1, 0);
+
+#[map]
+static FREE: Queue<u32> = Queue::with_max_entries(1, 0);
+
+#[map]
+static HISTOGRAMS: Array<Histogram> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
+static LEDGER: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOSSES as u32, 0);
+
+/// Whether series are told apart by `field`; a constant to the verifier.
+#[inline(always)]
+pub fn by(field: Field) -> bool {
+    BY.load() & field.bit() != 0
+}
+
+/// Counts in the ledger.
+#[inline(always)]
+pub fn count(loss: Loss) {
+    if let Some(entry) = LEDGER.get_ptr_mut(loss as u32) {
+        // SAFETY: this CPU's own entry. Programs on one CPU may interrupt each other, and two of them may
+        // count the same loss: hence the atomic addition.
+        unsafe { atomic_add(entry, 1) };
+    }
+}
+
+/// Adds atomically, without an answer: the form that every kernel's JIT has.
+///
+/// # Safety
+/// `place` is valid for writing.
+#[inline(always)]
+pub unsafe fn atomic_add(place: *mut u64, value: u64) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(
+            place, value,
+        )
+    };
+}
+
+/// The slot of a series, which it gets here if it is new.
+#[inline(always)]
+pub fn slot(key: &Key) -> u32 {
+    match SERIES.get_ptr(key) {
+        // SAFETY: the kernel gave the pointer; entries are never removed.
+        Some(slot) => unsafe { *slot },
+        None => new_slot(key),
+    }
+}
+
+#[inline(never)]
+fn new_slot(key: &Key) -> u32 {
+    if let Ok(Some(slot)) = FREE.pop() {
+        if SERIES.insert(key, slot, BPF_NOEXIST.into()).is_ok() {
+            return slot;
+        }
+        // Another CPU was first, or the table is full after all.
+        let _full = FREE.push(slot, 0);
+        if let Some(slot) = SERIES.get_ptr(key) {
+            // SAFETY: as above.
+            return unsafe { *slot };
+        }
+    }
+    count(Loss::Other);
+    OTHER
+}
+
+/// Records one value of the metric `metric` of `metrics`.
+///
+/// A plain addition: the kernel does not run a program on a CPU on which it is already running, and each
+/// metric is recorded by one program only.
+#[inline(always)]
+pub fn record(slot: u32, metric: u32, metrics: u32, value: u64) {
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let Some(histogram) = HISTOGRAMS.get_ptr_mut((slot * CPUS.load() + cpu) * metrics + metric)
+    else {
+        return count(Loss::Lost);
+    };
+    // SAFETY: the kernel gave the pointer, to this CPU's own histogram.
+    let histogram = unsafe { &mut *histogram };
+    histogram.sum += value;
+    if value > histogram.max {
+        histogram.max = value;
+    }
+    // Opaque to LLVM, which otherwise rewrites the comparison into one that the verifier learns nothing from.
+    let mut index = core::hint::black_box(bucket::index(value));
+    if index >= BUCKETS as u32 {
+        count(Loss::Overflowed);
+        index = BUCKETS as u32 - 1;
+    }
+    histogram.counts[index as usize] += 1;
+}
+
+/// Records a time span, unless its end lies before its start.
+#[inline(always)]
+pub fn record_span(slot: u32, metric: u32, metrics: u32, start_ns: u64, end_ns: u64) {
+    let span = end_ns.wrapping_sub(start_ns);
+    if (span as i64) < 0 {
+        return count(Loss::Negative);
+    }
+    record(slot, metric, metrics, span);
+}

@@ -1,0 +1,281 @@
+//! A measuring probe, loaded and attached.
+
+mod objects;
+mod read;
+
+use std::os::fd::AsFd as _;
+
+use agent_common::{
+    probes::{Field, LOSSES, Probe},
+    series::{Histogram, Key, OTHER},
+};
+use anyhow::{Context as _, anyhow};
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{HashMap, Map, MapData, PerCpuArray, Queue},
+};
+use log::debug;
+
+pub use read::{Counts, RawSeries};
+
+use super::{
+    hook::{AttachedPart, Types, attach_part},
+    prog_info::prog_stats,
+    types::KernelTypes,
+};
+use crate::{
+    failure::{Failure, HOST},
+    host::Facts,
+};
+
+/// Memory for the histograms of one probe (bytes); the kernel allocates it when the probe is loaded.
+const MEMORY: usize = 32 << 20;
+/// Series of a probe, whatever the memory allows.
+const SERIES: std::ops::RangeInclusive<usize> = 64..=1024;
+
+/// Owns programs, links and maps: dropping it detaches and frees everything.
+pub struct MeasureProbe {
+    pub probe: &'static Probe,
+    /// Fields by which its series are told apart.
+    pub fields: Vec<Field>,
+    pub parts: Vec<LoadedPart>,
+    ebpf: Ebpf,
+    series: HashMap<MapData, Key, u32>,
+    histograms: MapData,
+    ledger: PerCpuArray<MapData, u64>,
+    cpus: usize,
+}
+
+/// A part of a probe, attached or with the reason why it is not.
+pub struct LoadedPart {
+    pub measures: &'static str,
+    pub attached: Result<AttachedPart, String>,
+}
+
+/// Types of the running kernel as aya and as we read them; made once for all probes that are loaded
+/// together.
+pub struct HostTypes {
+    aya: Btf,
+    ours: KernelTypes,
+}
+
+impl HostTypes {
+    /// Reads the kernel's BTF.
+    ///
+    /// # Errors
+    /// The kernel has none, or it cannot be read.
+    pub fn read(facts: &Facts) -> Result<Self, Failure> {
+        let Some(path) = &facts.btf else {
+            return Err(Failure::new(
+                HOST,
+                "failed to find the kernel's types: it has no BTF (/sys/kernel/btf/vmlinux)",
+            )
+            .hint("measuring needs a kernel with CONFIG_DEBUG_INFO_BTF=y"));
+        };
+        let failed = |error: String| Failure::new(HOST, error);
+        Ok(Self {
+            aya: Btf::parse_file(path, aya::Endianness::default()).map_err(|error| {
+                failed(format!(
+                    "failed to read BTF from {}: {error}",
+                    path.display()
+                ))
+            })?,
+            ours: KernelTypes::read(path).map_err(|error| failed(format!("{error:#}")))?,
+        })
+    }
+}
+
+impl MeasureProbe {
+    /// Loads the probe's object and attaches its parts; `fields` are those by which series are told apart,
+    /// `backend` forces one.
+    ///
+    /// # Errors
+    /// This kernel cannot run the probe; nothing stays attached.
+    pub fn load(
+        probe: &'static Probe,
+        fields: &[Field],
+        types: &HostTypes,
+        backend: Option<&str>,
+    ) -> Result<Self, Failure> {
+        Self::try_load(probe, fields, types, backend).map_err(|error| {
+            Failure::new(
+                HOST,
+                format!("failed to load the probe {}: {error:#}", probe.name),
+            )
+            .hint("iolag probe list shows what else there is")
+        })
+    }
+
+    fn try_load(
+        probe: &'static Probe,
+        fields: &[Field],
+        types: &HostTypes,
+        backend: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let cpus = aya::util::nr_cpus().map_err(|(path, error)| anyhow!("{path}: {error}"))?;
+        let slots = slots(cpus, probe);
+        let mut ebpf = load_object(probe, fields, types, cpus, slots)?;
+        let mut free: Queue<MapData, u32> = Queue::try_from(take(&mut ebpf, "FREE")?)?;
+        for slot in 0..slots as u32 {
+            if slot != OTHER {
+                free.push(slot, 0).context("failed to fill FREE")?;
+            }
+        }
+        stamp_if_needed(&mut ebpf)?;
+        let types = Types {
+            aya: &types.aya,
+            ours: &types.ours,
+        };
+        let mut parts = Vec::new();
+        for part in probe.parts {
+            let attached = attach_part(&mut ebpf, &types, part, backend);
+            if let Err(reason) = &attached {
+                anyhow::ensure!(!part.required, "{reason}");
+                debug!("{}: no {}: {reason}", probe.name, part.measures);
+            }
+            parts.push(LoadedPart {
+                measures: part.measures,
+                attached,
+            });
+        }
+        let Map::Array(histograms) = take(&mut ebpf, "HISTOGRAMS")? else {
+            anyhow::bail!("HISTOGRAMS is no array");
+        };
+        Ok(Self {
+            probe,
+            fields: fields.to_vec(),
+            parts,
+            series: HashMap::try_from(take(&mut ebpf, "SERIES")?)?,
+            histograms,
+            ledger: PerCpuArray::try_from(take(&mut ebpf, "LEDGER")?)?,
+            ebpf,
+            cpus,
+        })
+    }
+
+    /// Sums of the ledger over all CPUs, by `Loss`.
+    ///
+    /// # Errors
+    /// The kernel refuses a look-up.
+    pub fn ledger(&self) -> anyhow::Result<[u64; LOSSES]> {
+        let mut sums = [0; LOSSES];
+        for (index, sum) in (0..).zip(&mut sums) {
+            *sum = self
+                .ledger
+                .get(&index, 0)
+                .context("failed to read LEDGER")?
+                .iter()
+                .sum();
+        }
+        Ok(sums)
+    }
+
+    /// Runs of the probe's programs that the kernel skipped (count).
+    ///
+    /// # Errors
+    /// The system call's own.
+    pub fn missed(&self) -> anyhow::Result<u64> {
+        let mut missed = 0;
+        for name in self.programs() {
+            let program = self
+                .ebpf
+                .program(name)
+                .ok_or_else(|| anyhow!("failed to find program {name}"))?;
+            missed += prog_stats(program.fd()?.as_fd())
+                .context("failed to read program info")?
+                .missed;
+        }
+        Ok(missed)
+    }
+
+    /// Names of the programs that are attached.
+    pub fn programs(&self) -> impl Iterator<Item = &'static str> {
+        self.parts
+            .iter()
+            .filter_map(|part| part.attached.as_ref().ok())
+            .flat_map(|part| part.programs.iter().copied())
+    }
+
+    /// All series with what was recorded since the probe was loaded; of each CPU by itself if `by_cpu`.
+    ///
+    /// # Errors
+    /// The kernel refuses a look-up.
+    pub fn read(&self, by_cpu: bool) -> anyhow::Result<Vec<RawSeries>> {
+        let mut slots = vec![(Key::default(), OTHER)];
+        for entry in self.series.iter() {
+            slots.push(entry.context("failed to read SERIES")?);
+        }
+        read::series(
+            &self.histograms,
+            &slots,
+            self.probe.metrics.len(),
+            self.cpus,
+            by_cpu,
+        )
+    }
+}
+
+/// Slots that the memory allows, the one for `other` included.
+fn slots(cpus: usize, probe: &Probe) -> usize {
+    let slot = cpus * probe.metrics.len() * size_of::<Histogram>();
+    (MEMORY / slot).clamp(*SERIES.start(), *SERIES.end()) + 1
+}
+
+fn load_object(
+    probe: &Probe,
+    fields: &[Field],
+    types: &HostTypes,
+    cpus: usize,
+    slots: usize,
+) -> anyhow::Result<Ebpf> {
+    let object = objects::object(probe.name).context("it has no object")?;
+    let constants = probe
+        .constants
+        .iter()
+        .map(|constant| Ok((constant.global, types.ours.constant(constant)?)))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let by: u32 = fields.iter().map(|field| field.bit()).sum();
+    let cpus = u32::try_from(cpus)?;
+    let slots = u32::try_from(slots)?;
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(Some(&types.aya))
+        .override_global("BY", &by, true)
+        .override_global("CPUS", &cpus, true)
+        .map_max_entries("SERIES", slots)
+        .map_max_entries("FREE", slots)
+        .map_max_entries(
+            "HISTOGRAMS",
+            slots * cpus * u32::try_from(probe.metrics.len())?,
+        );
+    for (global, value) in &constants {
+        loader.override_global(global, value, true);
+    }
+    loader.load(object).context("the kernel refused the object")
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
+    ebpf.take_map(name)
+        .ok_or_else(|| anyhow!("the object has no map {name}"))
+}
+
+/// Tells the probe `block` to stamp requests itself from the first on, if a device's requests are not
+/// stamped by the kernel: it does so for whoever uses block statistics, which mostly is writeback
+/// throttling (`block/blk-wbt.c`). Where this guesses wrong, the probe finds out by itself.
+fn stamp_if_needed(ebpf: &mut Ebpf) -> anyhow::Result<()> {
+    let Some(map) = ebpf.map_mut("UNSTAMPED") else {
+        return Ok(());
+    };
+    let throttled = |device: &std::path::Path| {
+        std::fs::read_to_string(device.join("queue/wbt_lat_usec"))
+            .is_ok_and(|text| text.trim().parse().is_ok_and(|us: i64| us > 0))
+    };
+    let all = std::fs::read_dir("/sys/block")
+        .map(|devices| devices.flatten().all(|device| throttled(&device.path())))
+        .unwrap_or(false);
+    if !all {
+        let mut flag: aya::maps::Array<_, u64> = aya::maps::Array::try_from(map)?;
+        flag.set(0, 1, 0).context("failed to write UNSTAMPED")?;
+    }
+    Ok(())
+}

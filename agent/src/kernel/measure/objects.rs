@@ -1,0 +1,25 @@
+//! The objects of the measuring probes, by the probe's name.
+
+use aya::include_bytes_aligned;
+
+static BLOCK: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/block"));
+
+/// The object of a probe.
+pub fn object(probe: &str) -> Option<&'static [u8]> {
+    match probe {
+        "block" => Some(BLOCK),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_common::probes::PROBES;
+
+    #[test]
+    fn every_probe_has_its_object() {
+        for probe in PROBES {
+            assert!(super::object(probe.name).is_some(), "{}", probe.name);
+        }
+    }
+}

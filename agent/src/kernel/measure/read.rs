@@ -1,0 +1,156 @@
+//! Reading histograms through a mapping: a look-up of each would cost a system call and two copies.
+
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use agent_common::series::{BUCKETS, Histogram, Key};
+use anyhow::{Context as _, bail};
+use aya::maps::MapData;
+
+/// What was recorded in one series since its probe was loaded.
+#[derive(Clone, Debug)]
+pub struct RawSeries {
+    /// `None` for the series of everything that found no place of its own.
+    pub key: Option<Key>,
+    /// `None`: all CPUs.
+    pub cpu: Option<u32>,
+    /// By metric.
+    pub metrics: Vec<Counts>,
+}
+
+/// A histogram without its empty buckets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub sum: u64,
+    pub max: u64,
+    /// `(bucket, count)`, ascending.
+    pub buckets: Vec<(u32, u64)>,
+}
+
+/// The histograms of all slots up to the highest in use, mapped while this lives. Pages of a mapping count
+/// as the process's own memory, so it is not kept.
+struct Mapping {
+    address: *mut libc::c_void,
+    bytes: usize,
+}
+
+impl Mapping {
+    fn new(map: &MapData, histograms: usize) -> anyhow::Result<Self> {
+        // SAFETY: sysconf has no preconditions.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+        let bytes = (histograms * size_of::<Histogram>()).next_multiple_of(page);
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                map.fd().as_fd().as_raw_fd(),
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error()).context("failed to map HISTOGRAMS");
+        }
+        Ok(Self { address, bytes })
+    }
+
+    /// A copy of what a histogram holds now; programs go on writing meanwhile.
+    fn add_to(&self, index: usize, sum: &mut Dense) {
+        debug_assert!((index + 1) * size_of::<Histogram>() <= self.bytes);
+        // SAFETY: `index` is below the count that was mapped, and the programs write aligned words.
+        unsafe {
+            let histogram = self.address.cast::<Histogram>().add(index);
+            let count = (&raw const (*histogram).counts).cast::<u64>();
+            sum.sum = sum
+                .sum
+                .wrapping_add((&raw const (*histogram).sum).read_volatile());
+            sum.max = sum.max.max((&raw const (*histogram).max).read_volatile());
+            for (bucket, total) in sum.counts.iter_mut().enumerate() {
+                *total += count.add(bucket).read_volatile();
+            }
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, and nothing borrows from it.
+        unsafe { libc::munmap(self.address, self.bytes) };
+    }
+}
+
+struct Dense {
+    sum: u64,
+    max: u64,
+    counts: [u64; BUCKETS],
+}
+
+impl Dense {
+    const fn new() -> Self {
+        Self {
+            sum: 0,
+            max: 0,
+            counts: [0; BUCKETS],
+        }
+    }
+
+    fn sparse(&self) -> Counts {
+        Counts {
+            sum: self.sum,
+            max: self.max,
+            buckets: (0..)
+                .zip(self.counts)
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+        }
+    }
+}
+
+/// Reads the series in `slots`, of which the first is that of all others. Series in which nothing was
+/// recorded are left out.
+///
+/// # Errors
+/// The mapping is refused.
+pub fn series(
+    map: &MapData,
+    slots: &[(Key, u32)],
+    metrics: usize,
+    cpus: usize,
+    by_cpu: bool,
+) -> anyhow::Result<Vec<RawSeries>> {
+    let Some(highest) = slots.iter().map(|(_, slot)| *slot).max() else {
+        bail!("no slots to read");
+    };
+    let mapping = Mapping::new(map, (highest as usize + 1) * cpus * metrics)?;
+    let groups: Vec<(Option<u32>, std::ops::Range<usize>)> = if by_cpu {
+        (0..cpus)
+            .map(|cpu| (Some(cpu as u32), cpu..cpu + 1))
+            .collect()
+    } else {
+        vec![(None, 0..cpus)]
+    };
+    let mut all = Vec::new();
+    for (place, (key, slot)) in slots.iter().enumerate() {
+        for (cpu, range) in &groups {
+            let metrics: Vec<Counts> = (0..metrics)
+                .map(|metric| {
+                    let mut dense = Dense::new();
+                    for cpu in range.clone() {
+                        mapping
+                            .add_to((*slot as usize * cpus + cpu) * metrics + metric, &mut dense);
+                    }
+                    dense.sparse()
+                })
+                .collect();
+            if metrics.iter().any(|counts| !counts.buckets.is_empty()) {
+                all.push(RawSeries {
+                    key: (place > 0).then_some(*key),
+                    cpu: *cpu,
+                    metrics,
+                });
+            }
+        }
+    }
+    Ok(all)
+}

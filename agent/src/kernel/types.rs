@@ -1,0 +1,134 @@
+//! The running kernel's types, from its BTF: where the fields are that the programs read.
+
+use std::{collections::HashMap, path::Path};
+
+use agent_common::probes::{ABSENT, Constant, Value};
+use anyhow::{Context as _, anyhow, bail};
+use btfparse::{Integer32Value, Offset, Readable, TypeInformation, TypeVariant};
+
+/// Parsed BTF. Some tens of MB while it lives: made for loading, then dropped.
+pub struct KernelTypes {
+    types: TypeInformation,
+    /// Structures by name; other kinds of types may have the same name.
+    structures: HashMap<String, u32>,
+    /// Prototypes of tracepoints: `btf_trace_NAME`.
+    typedefs: HashMap<String, u32>,
+}
+
+struct Bytes(Vec<u8>);
+
+impl Readable for Bytes {
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> btfparse::Result<()> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let part = start
+            .checked_add(buffer.len())
+            .and_then(|end| self.0.get(start..end))
+            .ok_or_else(|| btfparse::Error::new(btfparse::ErrorKind::EOF, "cut short"))?;
+        buffer.copy_from_slice(part);
+        Ok(())
+    }
+}
+
+impl KernelTypes {
+    /// Parses the BTF in a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no BTF.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let failed = || format!("failed to read BTF from {}", path.display());
+        let bytes = std::fs::read(path).with_context(failed)?;
+        let types = TypeInformation::new(&Bytes(bytes))
+            .map_err(|error| anyhow!("{error:?}"))
+            .with_context(failed)?;
+        let mut structures = HashMap::new();
+        let mut typedefs = HashMap::new();
+        for (id, kind) in types.get() {
+            match kind {
+                TypeVariant::Struct(structure) => {
+                    if let Some(name) = structure.name() {
+                        structures.entry(name.clone()).or_insert(*id);
+                    }
+                }
+                TypeVariant::Typedef(typedef) => {
+                    if let Some(name) = typedef.name()
+                        && name.starts_with("btf_trace_")
+                    {
+                        typedefs.insert(name.clone(), *id);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(Self {
+            types,
+            structures,
+            typedefs,
+        })
+    }
+
+    /// Offset in bytes of a member, given as `a.b`; `None` if there is no such structure or member.
+    #[must_use]
+    pub fn offset(&self, structure: &str, path: &str) -> Option<u32> {
+        let id = self.structures.get(structure)?;
+        match self.types.offset_of(*id, path) {
+            Ok((_, Offset::ByteOffset(offset))) => Some(offset),
+            _ => None,
+        }
+    }
+
+    /// Number of arguments of a tracepoint, as programs see them; `None` if there is no such tracepoint.
+    #[must_use]
+    pub fn tracepoint_arguments(&self, tracepoint: &str) -> Option<usize> {
+        let id = self.typedefs.get(&format!("btf_trace_{tracepoint}"))?;
+        let TypeVariant::Typedef(typedef) = self.types.get().get(id)? else {
+            return None;
+        };
+        let TypeVariant::Ptr(pointer) = self.types.get().get(typedef.tid())? else {
+            return None;
+        };
+        let TypeVariant::FuncProto(prototype) = self.types.get().get(pointer.tid())? else {
+            return None;
+        };
+        // The first is the tracepoint's own data, which programs do not get.
+        prototype.parameter_list().len().checked_sub(1)
+    }
+
+    fn enumerator(&self, name: &str) -> Option<u32> {
+        self.types.get().values().find_map(|kind| {
+            let TypeVariant::Enum(kind) = kind else {
+                return None;
+            };
+            let value = kind
+                .named_value_list()
+                .iter()
+                .find(|value| value.name == name)?;
+            match value.value {
+                Integer32Value::Signed(value) => u32::try_from(value).ok(),
+                Integer32Value::Unsigned(value) => Some(value),
+            }
+        })
+    }
+
+    /// The value of a constant on this kernel.
+    ///
+    /// # Errors
+    /// A field that the probe cannot do without is not there.
+    pub fn constant(&self, constant: &Constant) -> anyhow::Result<u32> {
+        let first = |paths: &[(&str, &str)]| {
+            paths
+                .iter()
+                .find_map(|(structure, path)| self.offset(structure, path))
+        };
+        match constant.value {
+            Value::Offset(paths) => Ok(first(paths).unwrap_or(ABSENT)),
+            Value::RequiredOffset(paths) => match first(paths) {
+                Some(offset) => Ok(offset),
+                None => {
+                    let (structure, path) = paths.first().context("a constant without a path")?;
+                    bail!("this kernel's struct {structure} has no {path}")
+                }
+            },
+            Value::Enumerator(name, before) => Ok(self.enumerator(name).unwrap_or(before)),
+        }
+    }
+}

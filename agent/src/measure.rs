@@ -1,0 +1,159 @@
+//! A measurement that runs: a probe in the kernel, and the names of what it saw.
+
+use std::path::Path;
+
+use agent_common::probes::{FIELDS, Field, PROBES, Probe, probe};
+
+use crate::{
+    failure::{Failure, USAGE},
+    kernel::{HostTypes, MeasureProbe, now_ns},
+    names::{Names, in_flight},
+    report::dump::{Dump, Ledger, Metric, Series},
+};
+
+/// Stops when dropped.
+pub struct Measurement {
+    probe: MeasureProbe,
+    loaded_ns: u64,
+}
+
+impl Measurement {
+    /// Loads and attaches the probe; its series are told apart by `fields`.
+    ///
+    /// # Errors
+    /// This kernel cannot run the probe; nothing stays attached.
+    pub fn start(
+        probe: &'static Probe,
+        fields: &[Field],
+        types: &HostTypes,
+        backend: Option<&str>,
+    ) -> Result<Self, Failure> {
+        Ok(Self {
+            probe: MeasureProbe::load(probe, fields, types, backend)?,
+            loaded_ns: now_ns(),
+        })
+    }
+
+    #[must_use]
+    pub fn probe(&self) -> &MeasureProbe {
+        &self.probe
+    }
+
+    /// What was recorded since the start, by all fields of the probe, and by CPU if `by_cpu`.
+    ///
+    /// # Errors
+    /// The kernel refuses a look-up.
+    pub fn dump(&self, by_cpu: bool) -> Result<Dump, Failure> {
+        let probe = self.probe.probe;
+        // The ledger is read first: whatever it says was lost, the series are at least as new.
+        let ledger = Ledger::new(&self.probe.ledger()?, self.probe.missed()?);
+        let raw = self.probe.read(by_cpu)?;
+        let mut dump = Dump::new(probe, self.loaded_ns, now_ns(), ledger);
+        for part in &self.probe.parts {
+            if let Err(reason) = &part.attached {
+                dump.lacks(part.measures, reason);
+            }
+        }
+        let mut names = Names::new(Path::new("/"));
+        let mut fields = self.probe.fields.clone();
+        fields.retain(|field| *field != Field::Cpu);
+        if by_cpu {
+            fields.push(Field::Cpu);
+        }
+        dump.series = raw
+            .iter()
+            .map(|series| Series {
+                labels: names.labels(probe, &fields, series.key.as_ref(), series.cpu),
+                metrics: probe
+                    .metrics
+                    .iter()
+                    .zip(&series.metrics)
+                    .map(|(metric, counts)| Metric::new(metric.name, metric.unit, counts))
+                    .collect(),
+            })
+            .collect();
+        if probe
+            .keys
+            .iter()
+            .any(|key| key.field == Field::Device && key.default)
+        {
+            dump.in_flight = in_flight(Path::new("/"));
+        }
+        Ok(dump)
+    }
+}
+
+/// The probe of that name.
+///
+/// # Errors
+/// There is none; the nearest names are told.
+pub fn find_probe(name: &str) -> Result<&'static Probe, Failure> {
+    probe(name).ok_or_else(|| {
+        let known: Vec<&str> = PROBES.iter().map(|probe| probe.name).collect();
+        unknown("probe", name, &known)
+    })
+}
+
+/// Reads `device,op`: fields by which the probe's series can be told apart.
+///
+/// # Errors
+/// The probe has no such field; the nearest names are told.
+pub fn parse_fields(probe: &Probe, names: &str) -> Result<Vec<Field>, Failure> {
+    names
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(|name| find_field(probe, name))
+        .collect()
+}
+
+/// The probe's field of that name.
+///
+/// # Errors
+/// As [`parse_fields`].
+pub fn find_field(probe: &Probe, name: &str) -> Result<Field, Failure> {
+    let of_probe = || probe.keys.iter().map(|key| key.field);
+    of_probe()
+        .find(|field| field.name() == name)
+        .ok_or_else(|| {
+            let known: Vec<&str> = of_probe().map(Field::name).collect();
+            unknown(&format!("key of the probe {}", probe.name), name, &known)
+        })
+}
+
+/// The fields by which a probe's series are told apart unless asked otherwise.
+#[must_use]
+pub fn default_fields(probe: &Probe) -> Vec<Field> {
+    probe
+        .keys
+        .iter()
+        .filter(|key| key.default)
+        .map(|key| key.field)
+        .collect()
+}
+
+/// In the order in which they are shown, each once.
+#[must_use]
+pub fn in_order(fields: &[Field]) -> Vec<Field> {
+    FIELDS
+        .into_iter()
+        .filter(|field| fields.contains(field))
+        .collect()
+}
+
+/// A name that is not among those known.
+pub fn unknown(what: &str, name: &str, known: &[&str]) -> Failure {
+    let nearest = known
+        .iter()
+        .map(|known| (strsim::jaro_winkler(name, known), *known))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let failure = Failure::new(USAGE, format!("unknown {what} {name:?}"));
+    match nearest {
+        Some((_, nearest)) => failure.hint(format!(
+            "did you mean {nearest}? There are {}",
+            known.join(", ")
+        )),
+        None => failure.hint(format!("there are {}", known.join(", "))),
+    }
+}

@@ -1,0 +1,198 @@
+//! Names for the numbers that the kernel side records, read under a root path that tests replace.
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use agent_common::{
+    probes::{Field, Probe},
+    series::Key,
+};
+
+use crate::report::dump::{InFlight, Labels};
+
+/// Looks names up, and remembers them for as long as it lives: make one for each dump.
+pub struct Names {
+    root: PathBuf,
+    cgroups: Option<HashMap<u64, String>>,
+    devices: HashMap<u32, String>,
+    file_systems: Option<HashMap<u32, String>>,
+}
+
+impl Names {
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: root.into(),
+            cgroups: None,
+            devices: HashMap::new(),
+            file_systems: None,
+        }
+    }
+
+    /// The labels of a series. `None` is the series of what found no place of its own.
+    #[must_use]
+    pub fn labels(
+        &mut self,
+        probe: &Probe,
+        fields: &[Field],
+        key: Option<&Key>,
+        cpu: Option<u32>,
+    ) -> Labels {
+        fields
+            .iter()
+            .map(|field| {
+                let name = match (field, key) {
+                    (Field::Cpu, _) => cpu.map_or_else(|| "all".into(), |cpu| cpu.to_string()),
+                    (_, None) => "other".into(),
+                    (Field::Device, Some(key)) => self.device(key.device),
+                    (Field::Op, Some(key)) => op(probe, key.op),
+                    (Field::Fs, Some(key)) => self.file_system(key.device, key.magic),
+                    (Field::Cgroup, Some(key)) => self.cgroup(key.cgroup),
+                    (Field::Comm, Some(key)) => comm(&key.comm),
+                    (Field::Vector | Field::Function, Some(key)) => key.op.to_string(),
+                };
+                (field.name().to_owned(), name)
+            })
+            .collect()
+    }
+
+    /// A block device's name, or `major:minor` if it is none or has gone.
+    fn device(&mut self, device: u32) -> String {
+        let root = &self.root;
+        self.devices
+            .entry(device)
+            .or_insert_with(|| {
+                let (major, minor) = (device >> 20, device & 0xf_ffff);
+                let number = format!("{major}:{minor}");
+                fs::read_link(root.join("sys/dev/block").join(&number))
+                    .ok()
+                    .and_then(|link| Some(link.file_name()?.to_string_lossy().into_owned()))
+                    .unwrap_or(number)
+            })
+            .clone()
+    }
+
+    /// The path of a cgroup below the unified hierarchy's root, or `id:N` if it has gone.
+    fn cgroup(&mut self, id: u64) -> String {
+        let root = &self.root;
+        self.cgroups
+            .get_or_insert_with(|| cgroups(root))
+            .get(&id)
+            .cloned()
+            .unwrap_or_else(|| format!("id:{id}"))
+    }
+
+    /// The type of the file system on a device as it is mounted, or what its magic number tells.
+    fn file_system(&mut self, device: u32, magic: u32) -> String {
+        let root = &self.root;
+        self.file_systems
+            .get_or_insert_with(|| mounted(root))
+            .get(&device)
+            .cloned()
+            .or_else(|| {
+                let known = MAGIC.iter().find(|(number, _)| *number == magic)?;
+                Some(known.1.to_owned())
+            })
+            .unwrap_or_else(|| format!("{magic:#x}"))
+    }
+}
+
+/// File systems that are in no mount table (`include/uapi/linux/magic.h`).
+const MAGIC: [(u32, &str); 8] = [
+    (0x534f_434b, "sockfs"),
+    (0x5049_5045, "pipefs"),
+    (0x0904_1934, "anon_inodefs"),
+    (0x0102_1994, "tmpfs"),
+    (0x9fa0, "proc"),
+    (0x6265_6572, "sysfs"),
+    (0x1373, "devpts"),
+    (0x6462_6720, "debugfs"),
+];
+
+fn op(probe: &Probe, op: u32) -> String {
+    match probe.ops.get(op as usize) {
+        Some(name) => (*name).into(),
+        None => op.to_string(),
+    }
+}
+
+fn comm(bytes: &[u8; 16]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(16);
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// Where the unified hierarchy is mounted, by the mount table: it may lie beside version 1's.
+fn unified(root: &Path) -> Option<PathBuf> {
+    let table = fs::read_to_string(root.join("proc/self/mountinfo")).ok()?;
+    table.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let target = before.split(' ').nth(4)?;
+        (after.split(' ').next()? == "cgroup2").then(|| root.join(target.trim_start_matches('/')))
+    })
+}
+
+/// Paths of all cgroups by id, which is the inode number of their directory.
+fn cgroups(root: &Path) -> HashMap<u64, String> {
+    let mut found = HashMap::new();
+    let Some(top) = unified(root) else {
+        return found;
+    };
+    let mut left = vec![top.clone()];
+    while let Some(directory) = left.pop() {
+        if let Ok(metadata) = fs::metadata(&directory) {
+            let path = directory.strip_prefix(&top).unwrap_or(&directory);
+            found.insert(metadata.ino(), format!("/{}", path.display()));
+        }
+        let Ok(entries) = fs::read_dir(&directory) else {
+            continue;
+        };
+        left.extend(
+            entries
+                .flatten()
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .map(|entry| entry.path()),
+        );
+    }
+    found
+}
+
+/// Types of mounted file systems by the device number of their superblock.
+fn mounted(root: &Path) -> HashMap<u32, String> {
+    let table = fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default();
+    table
+        .lines()
+        .filter_map(|line| {
+            let (before, after) = line.split_once(" - ")?;
+            let (major, minor) = before.split(' ').nth(2)?.split_once(':')?;
+            let device = major.parse::<u32>().ok()? << 20 | minor.parse::<u32>().ok()?;
+            Some((device, after.split(' ').next()?.to_owned()))
+        })
+        .collect()
+}
+
+/// Requests in flight of each device that has any, or had any before, by the kernel's own count.
+#[must_use]
+pub fn in_flight(root: &Path) -> Vec<InFlight> {
+    let Ok(devices) = fs::read_dir(root.join("sys/block")) else {
+        return Vec::new();
+    };
+    let mut all: Vec<InFlight> = devices
+        .flatten()
+        .filter_map(|entry| {
+            let text = fs::read_to_string(entry.path().join("inflight")).ok()?;
+            let mut numbers = text.split_whitespace().map(str::parse::<u64>);
+            Some(InFlight {
+                device: entry.file_name().to_string_lossy().into_owned(),
+                reads: numbers.next()?.ok()?,
+                writes: numbers.next()?.ok()?,
+            })
+        })
+        .filter(|device| device.reads + device.writes > 0)
+        .collect();
+    all.sort_by(|a, b| a.device.cmp(&b.device));
+    all
+}

@@ -1,0 +1,184 @@
+//! The measuring probes of a running agent.
+
+use std::path::Path;
+
+use agent_common::probes::PROBES;
+
+use crate::{
+    control::{client::call, protocol::Command},
+    failure::{FAILED, Failure, HOST},
+    host::Facts,
+    kernel::HostTypes,
+    measure::{Measurement, default_fields, find_field, find_probe, in_order},
+    plan::parse_choice,
+    report::{dump::Dump, probes::Row},
+};
+
+/// Dropping it unloads all.
+pub struct Probes {
+    facts: Facts,
+    loaded: Vec<Measurement>,
+}
+
+impl Probes {
+    #[must_use]
+    pub fn new(facts: Facts) -> Self {
+        Self {
+            facts,
+            loaded: Vec::new(),
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<&Measurement> {
+        self.loaded
+            .iter()
+            .find(|measurement| measurement.probe().probe.name == name)
+    }
+
+    /// A row for each probe of the catalogue.
+    #[must_use]
+    pub fn rows(&self) -> Vec<Row> {
+        PROBES
+            .iter()
+            .map(|probe| match self.find(probe.name) {
+                Some(measurement) => loaded_row(measurement),
+                None => Row {
+                    name: probe.name.into(),
+                    help: probe.help.into(),
+                    loaded: false,
+                    by: probe
+                        .keys
+                        .iter()
+                        .map(|key| key.field.name().into())
+                        .collect(),
+                    backends: Vec::new(),
+                },
+            })
+            .collect()
+    }
+
+    /// Loads a probe; one that is loaded stays as it is unless other fields are asked for.
+    ///
+    /// # Errors
+    /// An unknown probe, field or backend; a probe that is loaded otherwise; a kernel that cannot.
+    pub fn load(&mut self, name: &str, by: &[String], backend: &str) -> Result<Row, Failure> {
+        let probe = find_probe(name)?;
+        let fields = match by {
+            [] => default_fields(probe),
+            names => names
+                .iter()
+                .map(|name| find_field(probe, name))
+                .collect::<Result<_, _>>()?,
+        };
+        let fields = in_order(&fields);
+        let backend = parse_choice(backend)?.map(|backend| backend.name());
+        if let Some(measurement) = self.find(name) {
+            if measurement.probe().fields == fields && backend.is_none() {
+                return Ok(loaded_row(measurement));
+            }
+            return Err(Failure::new(
+                FAILED,
+                format!("failed to load the probe {name}: it is loaded with other options"),
+            )
+            .hint(format!(
+                "iolag probe unload {name} forgets what it recorded"
+            )));
+        }
+        let types = HostTypes::read(&self.facts)?;
+        let measurement = Measurement::start(probe, &fields, &types, backend)?;
+        drop(types);
+        give_back_memory();
+        let row = loaded_row(&measurement);
+        self.loaded.push(measurement);
+        Ok(row)
+    }
+
+    /// Loads the probes that `run --probes` names; `all` stands for those that this kernel can run.
+    ///
+    /// # Errors
+    /// As [`Self::load`], for a probe that was asked for by name.
+    pub fn load_named(&mut self, names: &[String]) -> Result<(), Failure> {
+        for name in names {
+            if name != "all" {
+                self.load(name, &[], "auto")?;
+                continue;
+            }
+            for probe in PROBES {
+                if let Err(failure) = self.load(probe.name, &[], "auto") {
+                    log::warn!("{failure}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Unloads a probe.
+    ///
+    /// # Errors
+    /// It is unknown, or not loaded.
+    pub fn unload(&mut self, name: &str) -> Result<(), Failure> {
+        find_probe(name)?;
+        let before = self.loaded.len();
+        self.loaded
+            .retain(|measurement| measurement.probe().probe.name != name);
+        if self.loaded.len() == before {
+            return Err(
+                Failure::new(FAILED, format!("the probe {name} is not loaded"))
+                    .hint("iolag probe list shows which are"),
+            );
+        }
+        Ok(())
+    }
+
+    /// What a loaded probe recorded.
+    ///
+    /// # Errors
+    /// It is unknown, or not loaded; the kernel refuses a look-up.
+    pub fn dump(&self, name: &str, by_cpu: bool) -> Result<Dump, Failure> {
+        find_probe(name)?;
+        let measurement = self.find(name).ok_or_else(|| {
+            Failure::new(FAILED, format!("the probe {name} is not loaded"))
+                .hint(format!("iolag probe load {name}"))
+        })?;
+        measurement.dump(by_cpu)
+    }
+}
+
+/// The rows of the agent at `socket`, or of the catalogue if there is none.
+///
+/// # Errors
+/// The agent does not answer.
+pub fn list(socket: &Path) -> Result<Vec<Row>, Failure> {
+    match call(socket, &Command::ProbeList) {
+        Err(failure) if failure.code == HOST => Ok(Probes::new(Facts::read(Path::new("/"))).rows()),
+        answer => answer,
+    }
+}
+
+fn loaded_row(measurement: &Measurement) -> Row {
+    let loaded = measurement.probe();
+    Row {
+        name: loaded.probe.name.into(),
+        help: loaded.probe.help.into(),
+        loaded: true,
+        by: loaded
+            .fields
+            .iter()
+            .map(|field| field.name().into())
+            .collect(),
+        backends: loaded
+            .parts
+            .iter()
+            .map(|part| match &part.attached {
+                Ok(attached) => format!("{}: {}", part.measures, attached.backend),
+                Err(reason) => format!("no {}: {reason}", part.measures),
+            })
+            .collect(),
+    }
+}
+
+/// The kernel's types took tens of MB, which the allocator would keep for an agent that needs them no more.
+fn give_back_memory() {
+    // SAFETY: no preconditions.
+    unsafe { libc::malloc_trim(0) };
+}
