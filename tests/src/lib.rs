@@ -2,7 +2,9 @@
 //! it did not write: fio, and system calls timed by the caller.
 
 pub mod agent;
+pub mod dump;
 pub mod fio;
 pub mod programs;
 pub mod refusal;
 pub mod timing;
+pub mod truth;

@@ -11,3 +11,5 @@ mod precision;
 mod refusals;
 #[path = "privileged/safety.rs"]
 mod safety;
+#[path = "privileged/truth.rs"]
+mod truth;

@@ -3,6 +3,7 @@
 mod delay;
 mod safety;
 mod smoke;
+mod truth;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ pub const TESTS: &[Test] = &[
     test("delay-tp", delay::tp),
     test("kill", safety::kill),
     test("stopped", safety::stopped),
+    test("truth-block-counts", truth::block_counts),
 ];
 
 const fn test(name: &'static str, run: fn() -> Result<()>) -> Test {

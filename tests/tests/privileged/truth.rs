@@ -1,0 +1,37 @@
+//! The measuring probes against truths that iolag did not write, on this host. The checks themselves are in
+//! `iolag_tests::truth`.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::Result;
+use iolag_tests::truth::{Place, block};
+
+fn fio() -> Command {
+    Command::new(std::env::var_os("IOLAG_FIO").expect("checked before"))
+}
+
+/// Runs a check in a directory on a real disk.
+fn check(run: fn(&Place<'_>) -> Result<()>) {
+    let Some(place) = super::place::Place::new() else {
+        return;
+    };
+    if std::env::var_os("IOLAG_FIO").is_none() {
+        println!("skipped: IOLAG_FIO is not set, run cargo xtask test");
+        return;
+    }
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let result = run(&Place {
+        program: &place.program,
+        fio,
+        dir,
+        emulated: false,
+    });
+    if let Err(error) = result {
+        panic!("{error:#}");
+    }
+}
+
+#[test]
+fn block_counts_lie_between_two_readings_of_diskstats() {
+    check(block::counts_lie_between_two_readings_of_diskstats);
+}
