@@ -16,6 +16,19 @@ struct DiskStats {
     flushes: u64,
 }
 
+const OPS: [&str; 4] = ["read", "write", "discard", "flush"];
+
+impl DiskStats {
+    fn of(&self, op: &str) -> u64 {
+        match op {
+            "read" => self.reads,
+            "write" => self.writes,
+            "discard" => self.discards,
+            _ => self.flushes,
+        }
+    }
+}
+
 fn diskstats(device: &str) -> Result<DiskStats> {
     let table = fs::read_to_string("/proc/diskstats")?;
     let fields: Vec<&str> = table
@@ -102,16 +115,10 @@ pub fn counts_lie_between_two_readings_of_diskstats(place: &Place<'_>) -> Result
             let low = diskstats(&disk)?;
             let ours = agent.dump("block", &[])?;
             let high = diskstats(&disk)?;
-            let fields: [(&str, fn(&DiskStats) -> u64); 4] = [
-                ("read", |s| s.reads),
-                ("write", |s| s.writes),
-                ("discard", |s| s.discards),
-                ("flush", |s| s.flushes),
-            ];
-            for (op, of) in fields {
+            for op in OPS {
                 let gained = total(&ours, &disk, op) - total(&ours_start, &disk, op);
-                let least = of(&low).saturating_sub(of(&start_low));
-                let most = of(&high) - of(&start_high);
+                let least = low.of(op).saturating_sub(start_low.of(op));
+                let most = high.of(op) - start_high.of(op);
                 println!("{disk} {op}: {gained} in {least}..={most}");
                 ensure!(
                     (least..=most).contains(&gained),
