@@ -3,9 +3,9 @@
 //! Maps (declared in `agent-ebpf/src/measure.rs`):
 //! - `SERIES`: [`Key`] -> slot. Bounded; who comes when it is full is counted in the slot [`OTHER`].
 //! - `FREE`: the slots that no series has yet.
-//! - `HISTOGRAMS`: an array that user space maps into memory. Histogram `m` of slot `s` on CPU `c` is
-//!   element `(s * cpus + c) * metrics + m`: slots are handed out from the lowest, so that what is in use
-//!   is a prefix, and no CPU writes into another's histograms.
+//! - `HISTOGRAMS`: an array that user space maps into memory. What CPU `c` recorded in slot `s` is element
+//!   `s * cpus + c`, a [`Block`]: slots are handed out from the lowest, so that what is in use is a prefix,
+//!   and no CPU writes into another's histograms.
 //! - `LEDGER`: per CPU, by [`crate::probes::Loss`].
 
 use crate::bucket;
@@ -35,28 +35,38 @@ pub struct Key {
     pub comm: [u8; 16],
 }
 
-/// A histogram of one metric of one series on one CPU, in whole cache lines.
+/// Histograms of a series on one CPU, one for each of its probe's `M` metrics. The exact figures of all
+/// metrics lie together: recording touches one cache line for them, and one for each bucket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct Histogram {
-    /// Sum of the values, exact.
-    pub sum: u64,
-    /// The largest value, exact.
-    pub max: u64,
-    pub reserved: [u64; 6],
-    /// Count of values by bucket.
-    pub counts: [u64; BUCKETS],
+pub struct Block<const M: usize> {
+    /// Sums and largest values, exact.
+    pub exact: [Exact; M],
+    /// Counts of values by bucket.
+    pub counts: [[u64; BUCKETS]; M],
 }
 
-const _: () = assert!(size_of::<Histogram>().is_multiple_of(64));
+/// What is known exactly of the values of one metric.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Exact {
+    pub sum: u64,
+    pub max: u64,
+}
+
+/// Size of a [`Block`] (bytes).
+#[must_use]
+pub const fn block_size(metrics: usize) -> usize {
+    metrics * (size_of::<Exact>() + BUCKETS * size_of::<u64>())
+}
+
+const _: () = assert!(size_of::<Block<4>>() == block_size(4));
 const _: () = assert!(size_of::<Key>() == 40);
 
 #[cfg(feature = "user")]
 mod user {
     // SAFETY: repr(C), integers only, no padding (asserted by the size): any bytes are a value.
     unsafe impl aya::Pod for super::Key {}
-    // SAFETY: repr(C), only u64 fields: any bytes are a value.
-    unsafe impl aya::Pod for super::Histogram {}
 }
 
 #[cfg(test)]

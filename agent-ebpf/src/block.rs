@@ -2,7 +2,7 @@
 //!
 //! The kernel stamps each request when it is allocated and when it is handed to the driver, so one program
 //! at completion does nearly all. Where the second stamp is missing (no writeback throttling or other user
-//! of block statistics on that device), `rq_issue` keeps it in `STARTS`.
+//! of block statistics on that device) or stale (`PLUG_TIME`), `rq_issue` keeps it in `STARTS`.
 //!
 //! A write that asks for flushes around it (`REQ_PREFLUSH`, `REQ_FUA`) completes twice: when its data are
 //! in the device, with `RQF_FLUSH_SEQ` set, and when all flushes are done, without length
@@ -30,10 +30,10 @@ use aya_ebpf::{
     Global,
     helpers::{bpf_get_current_comm, bpf_ktime_get_ns},
     macros::{btf_tracepoint, map},
-    maps::Array,
+    maps::{Array, PerCpuArray},
     programs::BtfTracePointContext,
 };
-use structure::{address, has, read};
+use structure::{has, read};
 
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
@@ -47,29 +47,48 @@ macro_rules! offsets {
 }
 
 offsets!(RQ_START_NS RQ_IO_START_NS RQ_CMD_FLAGS RQ_FLAGS RQ_DATA_LEN RQ_QUEUE RQ_DISK QUEUE_DISK
-    DISK_MAJOR DISK_MINOR RQ_BIO BIO_BLKG BLKG_BLKCG BLKCG_CGROUP CGROUP_KN KN_ID FLUSH_SEQ_BIT);
+    DISK_MAJOR DISK_MINOR RQ_BIO BIO_BLKG BLKG_BLKCG BLKCG_CGROUP CGROUP_KN KN_ID PLUG_TIME FLUSH_SEQ_BIT RQ_TAG);
 
-/// What is remembered of a request between issue and completion, where the kernel does not.
+/// Histograms of a series.
+const METRICS: usize = COUNT;
+
+/// What is remembered of a request between issue and completion.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Start {
-    /// Address of the request; 0 if the entry is free.
+    /// Address of the request; 0 if the entry is free. Only compared.
     request: u64,
     issue_ns: u64,
-    comm: [u8; 16],
 }
 
-/// log2 of the entries of `STARTS`.
-const START_BITS: u32 = 14;
+/// Requests with the same tag that can be remembered at once: of other devices and hardware queues.
+const WAYS: usize = 8;
+/// Tags told apart.
+const TAGS: u32 = 1024;
 
-/// By a hash of the request's address, or that place's neighbour.
+/// By tag. Dense: a few tags are used again and again, so that this stays in the cache.
 #[map]
-static STARTS: Array<Start> = Array::with_max_entries(1 << START_BITS, 0);
+static STARTS: Array<[Start; WAYS]> = Array::with_max_entries(TAGS, 0);
+
+/// Commands of the submitters, by tag and way.
+#[map]
+static COMMS: Array<[[u8; 16]; WAYS]> = Array::with_max_entries(TAGS, 0);
 
 /// One entry: not 0 once a request came by that the kernel had not stamped at issue. User space sets it
 /// before, where it knows.
 #[map]
 static UNSTAMPED: Array<u64> = Array::with_max_entries(1, 0);
+
+/// The slot that requests of one operation last had on this CPU, and their queue.
+#[repr(C)]
+struct Last {
+    /// Address of the queue. Only compared.
+    queue: u64,
+    slot: u64,
+}
+
+#[map]
+static LAST: PerCpuArray<Last> = PerCpuArray::with_max_entries(op::COUNT, 0);
 
 #[inline(always)]
 fn unstamped() -> bool {
@@ -79,50 +98,39 @@ fn unstamped() -> bool {
         .is_some_and(|flag| unsafe { *flag } != 0)
 }
 
-/// The entry of a request, or a free one if `or_free`.
+/// The entry of a request, or a free one if `or_free`, with its place in `COMMS`.
 #[inline(always)]
-fn start(request: u64, or_free: bool) -> Option<&'static mut Start> {
-    let place = (request.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - START_BITS)) as u32;
-    // SAFETY: the kernel gave the pointers. A request is with one CPU at a time; two CPUs that take the same
-    // free entry lose one start, which its completion counts as unmatched.
-    unsafe {
-        let first = &mut *STARTS.get_ptr_mut(place)?;
-        if first.request == request {
-            return Some(first);
+fn start(request: *const u8, or_free: bool) -> Option<(&'static mut Start, u32, usize)> {
+    let tag: u32 = read(request, &RQ_TAG);
+    let tag = tag & (TAGS - 1);
+    // SAFETY: the kernel gave the pointer. A request is with one CPU at a time; two CPUs that take the same
+    // free entry lose one start, which its completion finds out.
+    let ways = unsafe { &mut *STARTS.get_ptr_mut(tag)? };
+    for (way, start) in ways.iter_mut().enumerate() {
+        if start.request == request as u64 || (or_free && start.request == 0) {
+            return Some((start, tag, way));
         }
-        let second = &mut *STARTS.get_ptr_mut(place ^ 1)?;
-        if second.request == request {
-            return Some(second);
-        }
-        if !or_free {
-            return None;
-        }
-        if first.request == 0 {
-            return Some(first);
-        }
-        (second.request == 0).then_some(second)
     }
+    None
 }
 
 #[inline(always)]
 fn remember(request: *const u8, issued: bool) {
-    let stamp = issued && unstamped();
+    let stamp = issued && (has(&PLUG_TIME) || unstamped());
     if !stamp && !measure::by(Field::Comm) {
         return;
     }
-    let address = address(request);
-    let Some(start) = start(address, true) else {
-        return measure::count(Loss::Lost);
+    let Some((start, tag, way)) = start(request, true) else {
+        if !has(&PLUG_TIME) || measure::by(Field::Comm) {
+            measure::count(Loss::Lost);
+        }
+        // Else the kernel's own stamp has to do.
+        return;
     };
-    let new = start.request != address;
-    start.request = address;
-    if measure::by(Field::Comm)
-        && new
-        && let Ok(comm) = bpf_get_current_comm()
-    {
-        // Whoever inserts or issues the request first: mostly who submitted it. A kworker is named too
-        // where the block layer ran the queue in its own thread.
-        start.comm = comm;
+    let new = start.request == 0;
+    start.request = request as u64;
+    if measure::by(Field::Comm) && new {
+        remember_comm(tag, way);
     }
     if stamp {
         // SAFETY: a helper without arguments.
@@ -132,16 +140,20 @@ fn remember(request: *const u8, issued: bool) {
     }
 }
 
+/// Whoever inserts or issues the request first: mostly who submitted it. A kworker is named too where the
+/// block layer ran the queue in its own thread.
 #[inline(always)]
-fn issued(request: *const u8) {
-    measure::count(Loss::Starts);
-    remember(request, true);
+fn remember_comm(tag: u32, way: usize) {
+    if let (Some(comms), Ok(comm)) = (COMMS.get_ptr_mut(tag), bpf_get_current_comm()) {
+        // SAFETY: the kernel gave the pointer; the entry goes with the request's in `STARTS`.
+        unsafe { (*comms)[way & (WAYS - 1)] = comm };
+    }
 }
 
-/// The driver handed the request back: it will be issued again.
 #[inline(always)]
-fn requeued() {
-    measure::count(Loss::Abandoned);
+fn issued(request: *const u8) {
+    measure::count_alone(Loss::Starts);
+    remember(request, true);
 }
 
 /// `TRACE_EVENT(block_rq_issue, TP_PROTO(struct request *rq))`
@@ -176,7 +188,8 @@ pub fn rq_insert_with_queue(ctx: BtfTracePointContext) -> i32 {
 /// is read.
 #[btf_tracepoint(function = "block_rq_requeue")]
 pub fn rq_requeue(_ctx: BtfTracePointContext) -> i32 {
-    requeued();
+    // The driver handed the request back: it will be issued again.
+    measure::count_alone(Loss::Abandoned);
     0
 }
 
@@ -209,52 +222,84 @@ fn completed(request: *const u8, bytes: u32) {
     let in_sequence = rq_flags & (1 << (FLUSH_SEQ_BIT.load() & 31)) != 0 && op != op::FLUSH;
     let sequence_end = op == op::WRITE && bytes == 0;
 
-    let mut key = Key {
-        op,
-        device: device(request),
-        ..Key::default()
-    };
     let mut issue_ns: u64 = read(request, &RQ_IO_START_NS);
-    if issue_ns == 0 || measure::by(Field::Comm) {
-        remembered(request, &mut issue_ns, &mut key);
+    let mut comm = [0; 16];
+    if issue_ns == 0 || has(&PLUG_TIME) || measure::by(Field::Comm) {
+        remembered(request, &mut issue_ns, &mut comm);
     }
-    if measure::by(Field::Cgroup) {
-        key.cgroup = cgroup(request);
-    }
-    let slot = measure::slot(&key);
-
+    let Some(mut row) = measure::row(slot(request, op, comm)) else {
+        return measure::count(Loss::Lost);
+    };
     if !sequence_end {
-        measure::count(Loss::Completions);
-        measure::record(slot, SIZE, COUNT, bytes.into());
+        measure::count_alone(Loss::Completions);
+        row.record(SIZE, bytes.into());
         if issue_ns == 0 {
             not_stamped(op);
         } else {
-            measure::record_span(slot, DEVICE, COUNT, issue_ns, now_ns);
+            row.record_span(DEVICE, issue_ns, now_ns);
             if start_ns != 0 {
-                measure::record_span(slot, QUEUE, COUNT, start_ns, issue_ns);
+                row.record_span(QUEUE, start_ns, issue_ns);
             }
         }
     }
     if !in_sequence {
         if start_ns != 0 {
-            measure::record_span(slot, TOTAL, COUNT, start_ns, now_ns);
+            row.record_span(TOTAL, start_ns, now_ns);
         } else if op != op::OTHER {
             measure::count(Loss::Unmatched);
         }
     }
 }
 
-/// What `STARTS` has of a request, which ends here.
+/// The slot of a request's series. Without cgroup and command it is known by queue and operation, and mostly
+/// the same as before on this CPU.
 #[inline(always)]
-fn remembered(request: *const u8, issue_ns: &mut u64, key: &mut Key) {
-    let Some(start) = start(address(request), false) else {
+fn slot(request: *const u8, op: u32, comm: [u8; 16]) -> u32 {
+    let queue: *const u8 = read(request, &RQ_QUEUE);
+    if measure::by(Field::Comm) || measure::by(Field::Cgroup) {
+        return find_slot(request, queue, op, comm);
+    }
+    let Some(last) = LAST.get_ptr_mut(op) else {
+        return find_slot(request, queue, op, comm);
+    };
+    // SAFETY: this CPU's own entry; used by one program.
+    let last = unsafe { &mut *last };
+    if last.queue != queue as u64 {
+        last.slot = find_slot(request, queue, op, comm).into();
+        last.queue = queue as u64;
+    }
+    last.slot as u32
+}
+
+#[inline(always)]
+fn find_slot(request: *const u8, queue: *const u8, op: u32, comm: [u8; 16]) -> u32 {
+    measure::slot(&Key {
+        op,
+        device: device(request, queue),
+        cgroup: if measure::by(Field::Cgroup) {
+            cgroup(request)
+        } else {
+            0
+        },
+        comm,
+        ..Key::default()
+    })
+}
+
+/// What is remembered of a request, which ends here.
+#[inline(always)]
+fn remembered(request: *const u8, issue_ns: &mut u64, comm: &mut [u8; 16]) {
+    let Some((start, tag, way)) = start(request, false) else {
         return;
     };
-    if *issue_ns == 0 {
+    if start.issue_ns != 0 {
         *issue_ns = start.issue_ns;
     }
-    if measure::by(Field::Comm) {
-        key.comm = start.comm;
+    if measure::by(Field::Comm)
+        && let Some(comms) = COMMS.get_ptr(tag)
+    {
+        // SAFETY: as in `remember_comm`.
+        *comm = unsafe { (*comms)[way & (WAYS - 1)] };
     }
     start.request = 0;
 }
@@ -286,11 +331,11 @@ fn operation(flags: u32) -> u32 {
 /// `request->q->disk`, or `request->rq_disk` on older kernels, as major << 20 | minor. A request without a
 /// disk has device 0.
 #[inline(always)]
-fn device(request: *const u8) -> u32 {
+fn device(request: *const u8, queue: *const u8) -> u32 {
     let disk: *const u8 = if has(&RQ_DISK) {
         read(request, &RQ_DISK)
     } else {
-        read(read(request, &RQ_QUEUE), &QUEUE_DISK)
+        read(queue, &QUEUE_DISK)
     };
     if disk.is_null() {
         return 0;

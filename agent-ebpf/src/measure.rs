@@ -5,7 +5,7 @@
 use agent_common::{
     bucket,
     probes::{Field, LOSSES, Loss},
-    series::{BUCKETS, Histogram, Key, OTHER},
+    series::{BUCKETS, Block, Key, OTHER},
 };
 use aya_ebpf::{
     Global,
@@ -31,7 +31,7 @@ static SERIES: HashMap<Key, u32> = HashMap::with_max_entries(1, 0);
 static FREE: Queue<u32> = Queue::with_max_entries(1, 0);
 
 #[map]
-static HISTOGRAMS: Array<Histogram> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+static HISTOGRAMS: Array<Block<{ crate::METRICS }>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map]
 static LEDGER: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOSSES as u32, 0);
@@ -49,6 +49,16 @@ pub fn count(loss: Loss) {
         // SAFETY: this CPU's own entry. Programs on one CPU may interrupt each other, and two of them may
         // count the same loss: hence the atomic addition.
         unsafe { atomic_add(entry, 1) };
+    }
+}
+
+/// As [`count`], for an entry that one program alone counts.
+#[inline(always)]
+pub fn count_alone(loss: Loss) {
+    if let Some(entry) = LEDGER.get_ptr_mut(loss as u32) {
+        // SAFETY: this CPU's own entry, and the kernel does not run a program on a CPU on which it is already
+        // running.
+        unsafe { *entry += 1 };
     }
 }
 
@@ -93,39 +103,48 @@ fn new_slot(key: &Key) -> u32 {
     OTHER
 }
 
-/// Records one value of the metric `metric` of `metrics`.
+/// This CPU's histograms of a series.
 ///
-/// A plain addition: the kernel does not run a program on a CPU on which it is already running, and each
-/// metric is recorded by one program only.
+/// Recording is a plain addition: the kernel does not run a program on a CPU on which it is already running,
+/// and each metric is recorded by one program only.
+pub struct Row(&'static mut Block<{ crate::METRICS }>);
+
+/// The histograms of `slot` on this CPU.
 #[inline(always)]
-pub fn record(slot: u32, metric: u32, metrics: u32, value: u64) {
+pub fn row(slot: u32) -> Option<Row> {
     // SAFETY: a helper without arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let Some(histogram) = HISTOGRAMS.get_ptr_mut((slot * CPUS.load() + cpu) * metrics + metric)
-    else {
-        return count(Loss::Lost);
-    };
-    // SAFETY: the kernel gave the pointer, to this CPU's own histogram.
-    let histogram = unsafe { &mut *histogram };
-    histogram.sum += value;
-    if value > histogram.max {
-        histogram.max = value;
-    }
-    // Opaque to LLVM, which otherwise rewrites the comparison into one that the verifier learns nothing from.
-    let mut index = core::hint::black_box(bucket::index(value));
-    if index >= BUCKETS as u32 {
-        count(Loss::Overflowed);
-        index = BUCKETS as u32 - 1;
-    }
-    histogram.counts[index as usize] += 1;
+    let block = HISTOGRAMS.get_ptr_mut(slot * CPUS.load() + cpu)?;
+    // SAFETY: the kernel gave the pointer, to histograms that no other CPU writes.
+    Some(Row(unsafe { &mut *block }))
 }
 
-/// Records a time span, unless its end lies before its start.
-#[inline(always)]
-pub fn record_span(slot: u32, metric: u32, metrics: u32, start_ns: u64, end_ns: u64) {
-    let span = end_ns.wrapping_sub(start_ns);
-    if (span as i64) < 0 {
-        return count(Loss::Negative);
+impl Row {
+    /// Records one value.
+    #[inline(always)]
+    pub fn record(&mut self, metric: usize, value: u64) {
+        let exact = &mut self.0.exact[metric];
+        exact.sum += value;
+        if value > exact.max {
+            exact.max = value;
+        }
+        // Opaque to LLVM, which otherwise rewrites the comparison into one that the verifier learns nothing
+        // from.
+        let mut index = core::hint::black_box(bucket::index(value));
+        if index >= BUCKETS as u32 {
+            count(Loss::Overflowed);
+            index = BUCKETS as u32 - 1;
+        }
+        self.0.counts[metric][index as usize] += 1;
     }
-    record(slot, metric, metrics, span);
+
+    /// Records a time span, unless its end lies before its start.
+    #[inline(always)]
+    pub fn record_span(&mut self, metric: usize, start_ns: u64, end_ns: u64) {
+        let span = end_ns.wrapping_sub(start_ns);
+        if (span as i64) < 0 {
+            return count(Loss::Negative);
+        }
+        self.record(metric, span);
+    }
 }

@@ -5,11 +5,11 @@ use crate::catalogue::Backend;
 
 /// Places of the metrics.
 pub mod metric {
-    pub const QUEUE: u32 = 0;
-    pub const DEVICE: u32 = 1;
-    pub const TOTAL: u32 = 2;
-    pub const SIZE: u32 = 3;
-    pub const COUNT: u32 = 4;
+    pub const QUEUE: usize = 0;
+    pub const DEVICE: usize = 1;
+    pub const TOTAL: usize = 2;
+    pub const SIZE: usize = 3;
+    pub const COUNT: usize = 4;
 }
 
 /// Places of the operations in `ops`. Not the kernel's `REQ_OP_*`, which have changed.
@@ -19,6 +19,7 @@ pub mod op {
     pub const FLUSH: u32 = 2;
     pub const DISCARD: u32 = 3;
     pub const OTHER: u32 = 4;
+    pub const COUNT: u32 = 5;
 }
 
 const fn hook(
@@ -31,6 +32,14 @@ const fn hook(
         kind: Kind::TpBtf,
         symbols: tracepoint,
         arguments: Some(arguments),
+        only_by: None,
+    }
+}
+
+const fn only_by(field: Field, hook: Hook) -> Hook {
+    Hook {
+        only_by: Some(field),
+        ..hook
     }
 }
 
@@ -90,7 +99,7 @@ pub(super) const PROBE: Probe = Probe {
             Variant {
                 backend: Backend::Tp,
                 hooks: &[
-                    hook("rq_insert", INSERT, 1),
+                    only_by(Field::Comm, hook("rq_insert", INSERT, 1)),
                     hook("rq_issue", ISSUE, 1),
                     hook("rq_requeue", REQUEUE, 1),
                     hook("rq_complete", COMPLETE, 3),
@@ -100,7 +109,7 @@ pub(super) const PROBE: Probe = Probe {
             Variant {
                 backend: Backend::Tp,
                 hooks: &[
-                    hook("rq_insert_with_queue", INSERT, 2),
+                    only_by(Field::Comm, hook("rq_insert_with_queue", INSERT, 2)),
                     hook("rq_issue_with_queue", ISSUE, 2),
                     hook("rq_requeue", REQUEUE, 2),
                     hook("rq_complete", COMPLETE, 3),
@@ -115,6 +124,7 @@ pub(super) const PROBE: Probe = Probe {
         offset("RQ_FLAGS", &[("request", "rq_flags")]),
         offset("RQ_DATA_LEN", &[("request", "__data_len")]),
         offset("RQ_QUEUE", &[("request", "q")]),
+        offset("RQ_TAG", &[("request", "tag")]),
         Constant {
             global: "RQ_DISK",
             value: Value::Offset(&[("request", "rq_disk")]),
@@ -146,6 +156,12 @@ pub(super) const PROBE: Probe = Probe {
         Constant {
             global: "KN_ID",
             value: Value::Offset(&[("kernfs_node", "id")]),
+        },
+        // Since 6.9 (06b23f92af87) the kernel's stamps are the time at which the submitter's plug was
+        // opened, which for the last request of a batch is long ago: then we stamp the hand-over ourselves.
+        Constant {
+            global: "PLUG_TIME",
+            value: Value::Offset(&[("blk_plug", "cur_ktime")]),
         },
         // A bit number; 1 << 4 until the flags became an enumeration (5f89154e8e9e).
         Constant {

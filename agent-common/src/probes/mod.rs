@@ -126,6 +126,8 @@ pub struct Hook {
     /// For [`Kind::TpBtf`]: the number of arguments for which the program was written. Kernels change
     /// them, stable ones too, so they are counted in BTF.
     pub arguments: Option<usize>,
+    /// Attached only where series are told apart by this field.
+    pub only_by: Option<Field>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

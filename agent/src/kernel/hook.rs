@@ -1,6 +1,6 @@
 //! Attaching the programs of measuring probes.
 
-use agent_common::probes::{Hook, Kind, Part, Variant};
+use agent_common::probes::{Field, Hook, Kind, Part, Variant};
 use aya::{
     Btf, Ebpf,
     programs::{
@@ -34,17 +34,23 @@ pub fn attach_part(
     types: &Types<'_>,
     part: &'static Part,
     only: Option<&str>,
+    fields: &[Field],
 ) -> Result<AttachedPart, String> {
     let mut refused = Vec::new();
     for variant in part.variants {
         if only.is_some_and(|backend| backend != variant.backend.name()) {
             continue;
         }
-        match attach_variant(ebpf, types, variant) {
+        match attach_variant(ebpf, types, variant, fields) {
             Ok(()) => {
                 return Ok(AttachedPart {
                     backend: variant.backend.name(),
-                    programs: variant.hooks.iter().map(|hook| hook.program).collect(),
+                    programs: variant
+                        .hooks
+                        .iter()
+                        .filter(|hook| wanted(hook, fields))
+                        .map(|hook| hook.program)
+                        .collect(),
                     refused,
                 });
             }
@@ -58,18 +64,29 @@ fn attach_variant(
     ebpf: &mut Ebpf,
     types: &Types<'_>,
     variant: &'static Variant,
+    fields: &[Field],
 ) -> Result<(), String> {
     for (place, hook) in variant.hooks.iter().enumerate() {
+        if !wanted(hook, fields) {
+            continue;
+        }
         let Err(reason) = attach_hook(ebpf, types, hook) else {
             continue;
         };
-        for attached in &variant.hooks[..place] {
+        for attached in variant.hooks[..place]
+            .iter()
+            .filter(|hook| wanted(hook, fields))
+        {
             detach(ebpf, attached);
         }
         let symbol = hook.symbols.first().unwrap_or(&hook.program);
         return Err(format!("{} {symbol}: {reason}", variant.backend.name()));
     }
     Ok(())
+}
+
+fn wanted(hook: &Hook, fields: &[Field]) -> bool {
+    hook.only_by.is_none_or(|field| fields.contains(&field))
 }
 
 fn attach_hook(ebpf: &mut Ebpf, types: &Types<'_>, hook: &Hook) -> Result<(), String> {

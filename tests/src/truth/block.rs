@@ -1,11 +1,21 @@
 //! The probe `block` against /proc/diskstats, fio and the injector.
 
-use std::{fs, process::Command};
+use std::{
+    fs::{self, File},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::Place;
-use crate::{agent::Agent, dump::Dump};
+use crate::{
+    agent::Agent,
+    dump::{Dump, Sum},
+    fio,
+};
 
 /// Requests that a disk completed, by the kernel's count (Documentation/admin-guide/iostats.rst).
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +92,8 @@ fn load(place: &Place<'_>, seconds: u64) -> Command {
         "--size=16M",
         "--fsync=50",
         "--time_based",
+        // A process of its own for the job would outlive its parent's end.
+        "--thread",
         "--output-format=json",
     ])
     .arg(format!("--runtime={seconds}"))
@@ -96,44 +108,248 @@ fn total(dump: &Dump, disk: &str, op: &str) -> u64 {
     dump.sum(&[("device", disk), ("op", op)], "total").count
 }
 
-/// Our counts, read between two readings of /proc/diskstats under load, lie between them: for each
-/// operation, counted from before the load on.
+/// Time in which what one CPU has counted, and another is about to count, is counted by both.
+const SETTLED: Duration = Duration::from_millis(100);
+
+/// Waits until the disk has completed nothing for a while.
+fn quiet(disk: &str) -> Result<()> {
+    // SAFETY: sync has no arguments and cannot fail.
+    unsafe { libc::sync() };
+    let sum = || -> Result<u64> {
+        let now = diskstats(disk)?;
+        Ok(OPS.iter().map(|op| now.of(op)).sum())
+    };
+    for _ in 0..100 {
+        let before = sum()?;
+        std::thread::sleep(2 * SETTLED);
+        if sum()? == before {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Our counts, read between two readings of /proc/diskstats, lie between them: for each operation, counted
+/// from before the load on, five times under load and once after it. The kernel counts a request a little
+/// after its tracepoint, on whichever CPU: so the second reading is taken when that is over.
 ///
 /// # Errors
-/// A count lies outside.
+/// A count lies outside, or the ledger has a loss.
 pub fn counts_lie_between_two_readings_of_diskstats(place: &Place<'_>) -> Result<()> {
     let disk = disk(place)?;
+    // The file is laid out before anything is counted.
+    load(place, 1).output()?;
     let agent = Agent::start(place.program, &["--probes", "block"])?;
-    // Ours began somewhere between these two.
+    quiet(&disk)?;
     let start_high = diskstats(&disk)?;
     let ours_start = agent.dump("block", &[])?;
+    std::thread::sleep(SETTLED);
     let start_low = diskstats(&disk)?;
-    let mut fio = load(place, 3).stdout(std::process::Stdio::null()).spawn()?;
-    let check = (|| -> Result<()> {
-        for _ in 0..5 {
-            std::thread::sleep(std::time::Duration::from_millis(400));
-            let low = diskstats(&disk)?;
-            let ours = agent.dump("block", &[])?;
-            let high = diskstats(&disk)?;
-            for op in OPS {
-                let gained = total(&ours, &disk, op) - total(&ours_start, &disk, op);
-                let least = low.of(op).saturating_sub(start_low.of(op));
-                let most = high.of(op) - start_high.of(op);
-                println!("{disk} {op}: {gained} in {least}..={most}");
-                ensure!(
-                    (least..=most).contains(&gained),
-                    "{op}: {gained} requests, the kernel counted {least} to {most}"
-                );
-            }
+    let compare = || -> Result<Dump> {
+        let low = diskstats(&disk)?;
+        let ours = agent.dump("block", &[])?;
+        std::thread::sleep(SETTLED);
+        let high = diskstats(&disk)?;
+        for op in OPS {
+            let gained = total(&ours, &disk, op) - total(&ours_start, &disk, op);
+            let least = low.of(op).saturating_sub(start_low.of(op));
+            let most = high.of(op) - start_high.of(op);
+            println!("{disk} {op}: {gained} in {least}..={most}");
+            ensure!(
+                (least..=most).contains(&gained),
+                "{op}: {gained} requests, the kernel counted {least} to {most}; ledger {}",
+                ours.0["ledger"]
+            );
         }
-        let end = agent.dump("block", &[])?;
-        ensure!(
-            end.losses()? == 0,
-            "the ledger has losses: {}",
-            end.0["ledger"]
-        );
-        Ok(())
-    })();
+        Ok(ours)
+    };
+    let mut fio = load(place, 3).stdout(Stdio::null()).spawn()?;
+    let checked = (0..5).try_for_each(|_| {
+        std::thread::sleep(Duration::from_millis(300));
+        compare().map(drop)
+    });
     fio.wait()?;
-    check
+    checked?;
+    quiet(&disk)?;
+    let end = compare()?;
+    ensure!(end.losses()? == 0, "losses: {}", end.0["ledger"]);
+    books_balance(&end)
+}
+
+/// What was started is completed, handed back to be started again, or in the ledger; nothing is in flight.
+fn books_balance(end: &Dump) -> Result<()> {
+    let of = |name: &str| end.ledger(name);
+    let recorded = end.sum(&[], "device").count;
+    println!("books: {}", end.0["ledger"]);
+    ensure!(
+        of("starts")? == of("completions")? + of("abandoned")? + of("missed")?,
+        "starts are not completions and what was abandoned: {}",
+        end.0["ledger"]
+    );
+    ensure!(
+        recorded + of("unmatched")? + of("negative")? >= of("completions")?,
+        "{recorded} values in the histograms for {} completions",
+        of("completions")?
+    );
+    Ok(())
+}
+
+/// The injector is the oracle: what it adds at `block.issue` is what `queue` and `total` gain, and `device`
+/// does not. (The kernel stamps the hand-over to the driver after the place where the wait is.)
+///
+/// # Errors
+/// A median moved by something else.
+pub fn injected_delays_show_in_queue_and_total_only(place: &Place<'_>) -> Result<()> {
+    let disk = disk(place)?;
+    let agent = Agent::start(place.program, &["--probes", "block"])?;
+    let reads = [("device", disk.as_str()), ("op", "read")];
+    let measure = || -> Result<[Sum; 3]> {
+        let metrics = ["queue", "device", "total"];
+        let before = agent.dump("block", &[])?;
+        let file = place.dir.join("iolag-block");
+        fio::random_reads((place.fio)(), &file, Duration::from_secs(2))?;
+        let after = agent.dump("block", &[])?;
+        Ok(metrics.map(|name| after.sum(&reads, name).since(&before.sum(&reads, name))))
+    };
+    measure()?;
+    let [_, device_before, total_before] = measure()?;
+    for (delay, ns) in [("1ms", 1_000_000u64), ("5ms", 5_000_000)] {
+        agent.call(&["set-blk", delay])?;
+        let [queue, device, total] = measure()?;
+        agent.call(&["set-blk", "0"])?;
+        let medians =
+            [&queue, &device, &total, &device_before, &total_before].map(|s| s.quantile(0.5));
+        println!("{delay}: queue, device, total now, device, total before: {medians:?}");
+        let [queue, device, total, device_before, total_before] = medians;
+        // What the emulated program takes besides is no wait; the device may answer as it likes from one
+        // run to the next.
+        let besides = if place.emulated { 400_000 } else { 20_000 };
+        ensure!(
+            queue.1 >= ns && queue.0 <= ns + besides,
+            "{delay}: queue {queue:?}"
+        );
+        ensure!(
+            total.1 >= ns + total_before.0 && total.0 <= ns + total_before.1 + besides,
+            "{delay}: total {total_before:?} -> {total:?}"
+        );
+        ensure!(
+            device.0 <= device_before.1 + besides,
+            "{delay}: device {device_before:?} -> {device:?}"
+        );
+    }
+    Ok(())
+}
+
+/// ANCHORS 3: an issue must not overwrite the insertion. With more requests than the device takes at once,
+/// they wait in the queue, and the three figures of each read add up.
+///
+/// # Errors
+/// Something is missing.
+pub fn anchor_3_queue_device_and_total_are_always_there(place: &Place<'_>) -> Result<()> {
+    let disk = disk(place)?;
+    let agent = Agent::start(place.program, &["--probes", "block"])?;
+    quiet(&disk)?;
+    let mut fio = load(place, 2);
+    fio.args([
+        "--ioengine=libaio",
+        "--iodepth=64",
+        "--rw=randread",
+        "--numjobs=2",
+    ]);
+    ensure!(fio.output()?.status.success(), "fio failed");
+    quiet(&disk)?;
+    let end = agent.dump("block", &[])?;
+    let reads = [("device", disk.as_str()), ("op", "read")];
+    let [queue, device, total] = ["queue", "device", "total"].map(|name| end.sum(&reads, name));
+    println!(
+        "queue {} ns, device {} ns, total {} ns",
+        queue.sum, device.sum, total.sum
+    );
+    ensure!(
+        queue.count == total.count && device.count == total.count,
+        "{} queue, {} device, {} total; {}",
+        queue.count,
+        device.count,
+        total.count,
+        end.0["ledger"]
+    );
+    ensure!(total.count > 0 && queue.max > 0, "nothing was queued");
+    ensure!(
+        queue.sum + device.sum == total.sum,
+        "queue and device are not total"
+    );
+    Ok(())
+}
+
+/// Tasks that are killed in the middle of their requests, and more commands than there are series: nothing
+/// is lost but what the ledger says.
+///
+/// # Errors
+/// The books do not balance.
+pub fn books_balance_when_tasks_die_and_series_run_out(place: &Place<'_>) -> Result<()> {
+    let disk = disk(place)?;
+    load(place, 1).output()?;
+    let agent = Agent::start(place.program, &[])?;
+    agent.call(&["probe", "load", "block", "--by", "comm"])?;
+    quiet(&disk)?;
+    for _ in 0..3 {
+        let mut fio = load(place, 30)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        std::thread::sleep(Duration::from_millis(700));
+        fio.kill()?;
+        fio.wait()?;
+    }
+    let tasks = if place.emulated { 300 } else { 2_000 };
+    reads_by_many_commands(&place.dir.join("iolag-block"), tasks)?;
+    quiet(&disk)?;
+    let end = agent.dump("block", &[])?;
+    let other = end.ledger("other")?;
+    println!("{} series, other {other}", end.series(&[]).len());
+    if !place.emulated {
+        ensure!(
+            other > 0,
+            "{tasks} commands found {} series",
+            end.series(&[]).len()
+        );
+        ensure!(
+            !end.series(&[("comm", "other")]).is_empty(),
+            "no series for the others"
+        );
+        ensure!(
+            end.0["complete"] == false,
+            "complete, with {other} in other"
+        );
+    }
+    books_balance(&end)
+}
+
+/// One direct read each by tasks of different names.
+fn reads_by_many_commands(file: &Path, tasks: usize) -> Result<()> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(file)?;
+    // Direct reads want aligned memory.
+    let layout = std::alloc::Layout::from_size_align(4096, 4096)?;
+    for task in 0..tasks {
+        let file = file.try_clone()?;
+        let offset = (task % 1024 * 4096) as u64;
+        std::thread::Builder::new()
+            .name(format!("iolag-{task}"))
+            .spawn(move || -> Result<()> {
+                // SAFETY: the size is not 0; the buffer is freed below with the same layout.
+                let buffer = unsafe { std::alloc::alloc_zeroed(layout) };
+                // SAFETY: just allocated with this size, and used by nobody else.
+                let bytes = unsafe { std::slice::from_raw_parts_mut(buffer, layout.size()) };
+                let result = file.read_exact_at(bytes, offset);
+                // SAFETY: allocated above.
+                unsafe { std::alloc::dealloc(buffer, layout) };
+                Ok(result?)
+            })?
+            .join()
+            .map_err(|_| anyhow::anyhow!("a reader panicked"))??;
+    }
+    Ok(())
 }

@@ -35,3 +35,18 @@ fn check(run: fn(&Place<'_>) -> Result<()>) {
 fn block_counts_lie_between_two_readings_of_diskstats() {
     check(block::counts_lie_between_two_readings_of_diskstats);
 }
+
+#[test]
+fn block_injected_delays_show_in_queue_and_total_only() {
+    check(block::injected_delays_show_in_queue_and_total_only);
+}
+
+#[test]
+fn block_anchor_3_queue_device_and_total_are_always_there() {
+    check(block::anchor_3_queue_device_and_total_are_always_there);
+}
+
+#[test]
+fn block_books_balance_when_tasks_die_and_series_run_out() {
+    check(block::books_balance_when_tasks_die_and_series_run_out);
+}

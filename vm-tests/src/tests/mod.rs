@@ -26,6 +26,9 @@ pub const TESTS: &[Test] = &[
     test("kill", safety::kill),
     test("stopped", safety::stopped),
     test("truth-block-counts", truth::block_counts),
+    test("truth-block-oracle", truth::block_oracle),
+    test("truth-block-anchor-3", truth::block_anchor_3),
+    test("truth-block-books", truth::block_books),
 ];
 
 const fn test(name: &'static str, run: fn() -> Result<()>) -> Test {

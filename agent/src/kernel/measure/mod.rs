@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 
 use agent_common::{
     probes::{Field, LOSSES, Probe},
-    series::{Histogram, Key, OTHER},
+    series::{Key, OTHER, block_size},
 };
 use anyhow::{Context as _, anyhow};
 use aya::{
@@ -128,7 +128,7 @@ impl MeasureProbe {
         };
         let mut parts = Vec::new();
         for part in probe.parts {
-            let attached = attach_part(&mut ebpf, &types, part, backend);
+            let attached = attach_part(&mut ebpf, &types, part, backend, fields);
             if let Err(reason) = &attached {
                 anyhow::ensure!(!part.required, "{reason}");
                 debug!("{}: no {}: {reason}", probe.name, part.measures);
@@ -217,7 +217,7 @@ impl MeasureProbe {
 
 /// Slots that the memory allows, the one for `other` included.
 fn slots(cpus: usize, probe: &Probe) -> usize {
-    let slot = cpus * probe.metrics.len() * size_of::<Histogram>();
+    let slot = cpus * block_size(probe.metrics.len());
     (MEMORY / slot).clamp(*SERIES.start(), *SERIES.end()) + 1
 }
 

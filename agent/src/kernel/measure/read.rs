@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use agent_common::series::{BUCKETS, Histogram, Key};
+use agent_common::series::{BUCKETS, Exact, Key, block_size};
 use anyhow::{Context as _, bail};
 use aya::maps::MapData;
 
@@ -31,13 +31,14 @@ pub struct Counts {
 struct Mapping {
     address: *mut libc::c_void,
     bytes: usize,
+    metrics: usize,
 }
 
 impl Mapping {
-    fn new(map: &MapData, histograms: usize) -> anyhow::Result<Self> {
+    fn new(map: &MapData, blocks: usize, metrics: usize) -> anyhow::Result<Self> {
         // SAFETY: sysconf has no preconditions.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
-        let bytes = (histograms * size_of::<Histogram>()).next_multiple_of(page);
+        let bytes = (blocks * block_size(metrics)).next_multiple_of(page);
         // SAFETY: a new mapping at an address that the kernel chooses.
         let address = unsafe {
             libc::mmap(
@@ -52,22 +53,30 @@ impl Mapping {
         if address == libc::MAP_FAILED {
             return Err(std::io::Error::last_os_error()).context("failed to map HISTOGRAMS");
         }
-        Ok(Self { address, bytes })
+        Ok(Self {
+            address,
+            bytes,
+            metrics,
+        })
     }
 
-    /// A copy of what a histogram holds now; programs go on writing meanwhile.
-    fn add_to(&self, index: usize, sum: &mut Dense) {
-        debug_assert!((index + 1) * size_of::<Histogram>() <= self.bytes);
-        // SAFETY: `index` is below the count that was mapped, and the programs write aligned words.
+    /// Adds what a histogram holds now; programs go on writing meanwhile.
+    fn add_to(&self, block: usize, metric: usize, sum: &mut Dense) {
+        let start = block * block_size(self.metrics);
+        debug_assert!(start + block_size(self.metrics) <= self.bytes && metric < self.metrics);
+        let counts =
+            start + self.metrics * size_of::<Exact>() + metric * BUCKETS * size_of::<u64>();
+        // SAFETY: the block lies within the mapping and is laid out as `series::Block`; the programs write
+        // aligned words.
         unsafe {
-            let histogram = self.address.cast::<Histogram>().add(index);
-            let count = (&raw const (*histogram).counts).cast::<u64>();
+            let exact = self.address.byte_add(start).cast::<Exact>().add(metric);
+            let counts = self.address.byte_add(counts).cast::<u64>();
             sum.sum = sum
                 .sum
-                .wrapping_add((&raw const (*histogram).sum).read_volatile());
-            sum.max = sum.max.max((&raw const (*histogram).max).read_volatile());
+                .wrapping_add((&raw const (*exact).sum).read_volatile());
+            sum.max = sum.max.max((&raw const (*exact).max).read_volatile());
             for (bucket, total) in sum.counts.iter_mut().enumerate() {
-                *total += count.add(bucket).read_volatile();
+                *total += counts.add(bucket).read_volatile();
             }
         }
     }
@@ -122,7 +131,7 @@ pub fn series(
     let Some(highest) = slots.iter().map(|(_, slot)| *slot).max() else {
         bail!("no slots to read");
     };
-    let mapping = Mapping::new(map, (highest as usize + 1) * cpus * metrics)?;
+    let mapping = Mapping::new(map, (highest as usize + 1) * cpus, metrics)?;
     let groups: Vec<(Option<u32>, std::ops::Range<usize>)> = if by_cpu {
         (0..cpus)
             .map(|cpu| (Some(cpu as u32), cpu..cpu + 1))
@@ -137,8 +146,7 @@ pub fn series(
                 .map(|metric| {
                     let mut dense = Dense::new();
                     for cpu in range.clone() {
-                        mapping
-                            .add_to((*slot as usize * cpus + cpu) * metrics + metric, &mut dense);
+                        mapping.add_to(*slot as usize * cpus + cpu, metric, &mut dense);
                     }
                     dense.sparse()
                 })
