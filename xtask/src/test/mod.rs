@@ -21,6 +21,22 @@ pub struct Args {
     /// Leave out the tests in virtual machines
     #[arg(long)]
     no_vm: bool,
+    /// Fail, rather than skip, where the kernels of the virtual machines cannot be had
+    #[arg(long, conflicts_with = "no_vm")]
+    require_vm: bool,
+}
+
+impl Args {
+    /// Why the tests in virtual machines are left out, where the kernel `missing` is.
+    fn vm_skip(&self, missing: Option<&str>) -> Option<String> {
+        if self.no_vm {
+            return Some("--no-vm".into());
+        }
+        let missing = missing.filter(|_| !self.require_vm)?;
+        Some(format!(
+            "no kernel {missing}: the kernels are Debian's packages, and set-up brings them on Debian 12 only"
+        ))
+    }
 }
 
 /// The command. A stage that fails does not keep the later ones from running.
@@ -47,10 +63,9 @@ pub fn command(args: &Args) -> Result<()> {
             "they need root: sudo -E cargo xtask test",
         );
     }
-    if args.no_vm {
-        stages.skip("VM tests", "--no-vm");
-    } else {
-        stages.count("VM tests", || vm::run_default(&cache, &built));
+    match args.vm_skip(vm::missing_kernel(&cache)) {
+        Some(reason) => stages.skip("VM tests", &reason),
+        None => stages.count("VM tests", || vm::run_default(&cache, &built)),
     }
     stages.finish()
 }
@@ -173,4 +188,19 @@ fn with_programs(command: &mut Command, cache: &Cache, built: &Built) {
 fn is_root() -> bool {
     // SAFETY: geteuid has no preconditions and cannot fail.
     unsafe { libc::geteuid() == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_kernel_is_a_skip_unless_it_is_required() {
+        let args = |no_vm, require_vm| Args { no_vm, require_vm };
+        let skip = args(false, false).vm_skip(Some("6.1")).unwrap();
+        assert!(skip.starts_with("no kernel 6.1: "), "{skip}");
+        assert_eq!(args(false, true).vm_skip(Some("6.1")), None);
+        assert_eq!(args(false, false).vm_skip(None), None);
+        assert_eq!(args(true, false).vm_skip(None).unwrap(), "--no-vm");
+    }
 }

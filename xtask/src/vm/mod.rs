@@ -81,6 +81,14 @@ pub fn command(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// The first kernel that set-up did not bring.
+pub fn missing_kernel(cache: &Cache) -> Option<&'static str> {
+    KERNELS
+        .iter()
+        .find(|kernel| kernel.installed(cache).is_none())
+        .map(|kernel| kernel.name)
+}
+
 /// Runs all tests on all kernels.
 pub fn run_default(cache: &Cache, built: &Built) -> Result<Counts> {
     run_all(
