@@ -3,10 +3,11 @@
 use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// What fio measured of its own reads: completion latency in ns.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     pub ios: u64,
     pub p50_ns: u64,

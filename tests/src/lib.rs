@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod dump;
+pub mod demo;
 pub mod fio;
 pub mod programs;
 pub mod refusal;

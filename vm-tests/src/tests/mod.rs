@@ -1,6 +1,7 @@
 //! The tests that run as root in the virtual machine.
 
 mod delay;
+mod demo;
 mod safety;
 mod smoke;
 mod truth;
@@ -29,6 +30,7 @@ pub const TESTS: &[Test] = &[
     test("truth-block-oracle", truth::block_oracle),
     test("truth-block-anchor-3", truth::block_anchor_3),
     test("truth-block-books", truth::block_books),
+    test("demo", demo::figures),
 ];
 
 const fn test(name: &'static str, run: fn() -> Result<()>) -> Test {

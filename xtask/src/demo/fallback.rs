@@ -1,46 +1,31 @@
-//! Where this machine cannot run the agent: the guest tests on a kernel that can.
+//! Where this machine cannot run the agent: the same workloads in a virtual machine, whose kernel can.
 
-use std::process::Command;
+use anyhow::{Context, Result};
 
-use anyhow::{Result, anyhow};
-use clap::Parser;
-
+use super::{interrupt, table};
 use crate::build::Built;
-use crate::process::run as output;
+use crate::cache::Cache;
 use crate::vm;
 
-/// The newest kernel that set-up brings.
-const KERNEL: &str = "6.12";
-/// A guest test that prints figures of its own, where there is one.
+/// The guest test that runs the workloads and prints the figures.
 const TEST: &str = "demo";
 
-#[derive(Parser)]
-struct Guest {
-    #[command(flatten)]
-    args: vm::Args,
-}
-
 /// Boots the virtual machine if `error` says that this host cannot; else it is the failure.
-pub fn run(built: &Built, error: anyhow::Error) -> Result<()> {
+pub fn run(cache: &Cache, built: &Built, error: anyhow::Error) -> Result<()> {
     let reason = format!("{error:#}");
     if !host_cannot(&reason) {
         return Err(error);
     }
+    // Nothing of ours is on this host now, and the kernel ends QEMU with us.
+    interrupt::release()?;
+    let kernel = vm::newest().name;
     eprintln!("this machine cannot: {reason}");
-    let list = output(
-        Command::new(&built.vm_tests).arg("--list"),
-        "list the VM tests",
-    )?;
-    let demo = list.lines().any(|name| name.contains(TEST));
-    eprintln!("falling back to Debian's kernel {KERNEL} in QEMU");
-    let mut words = vec!["demo", "--kernel", KERNEL];
-    if demo {
-        words.extend(["--", TEST]);
-    } else {
-        eprintln!("no demo for guests yet: running all guest tests, no table");
-    }
-    let guest = Guest::try_parse_from(words).map_err(|error| anyhow!("{error}"))?;
-    vm::command(&guest.args)
+    eprintln!("doing the rest on Debian's kernel {kernel} in QEMU, which takes about a minute ...");
+    let figures = vm::figures(cache, built, TEST)?;
+    let results = serde_json::from_str(&figures).context("failed to read the guest's figures")?;
+    println!("measured in a virtual machine with Debian's kernel {kernel}\n");
+    print!("{}", table::render(&results));
+    Ok(())
 }
 
 /// Exit code 3 of `iolag`, as [`iolag_tests::agent::Agent::call`] words it.
@@ -60,15 +45,5 @@ mod tests {
         assert!(!host_cannot(
             "failed to run iolag run: exit status: 1: no space"
         ));
-    }
-
-    #[test]
-    fn the_vm_command_takes_these_words() {
-        Guest::try_parse_from(["demo", "--kernel", KERNEL, "--", TEST]).unwrap();
-        assert!(
-            crate::setup::KERNELS
-                .iter()
-                .any(|kernel| kernel.name == KERNEL)
-        );
     }
 }

@@ -18,12 +18,21 @@ extern "C" fn note(_signal: libc::c_int) {
 
 /// From now on the signals are noted instead of ending this process.
 pub fn catch() -> Result<()> {
+    handle(note as *const () as libc::sighandler_t)
+}
+
+/// From now on they end this process again.
+pub fn release() -> Result<()> {
+    handle(libc::SIG_DFL)
+}
+
+fn handle(handler: libc::sighandler_t) -> Result<()> {
     for signal in [libc::SIGINT, libc::SIGTERM] {
         // SAFETY: all bits zero is a valid sigaction: no flags, an empty mask.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-        action.sa_sigaction = note as *const () as libc::sighandler_t;
+        action.sa_sigaction = handler;
         action.sa_flags = libc::SA_RESTART;
-        // SAFETY: the handler stores an atomic and nothing else, which is safe in a signal handler.
+        // SAFETY: the handler is the default or stores an atomic and nothing else, which is safe in a signal handler.
         if unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) } != 0 {
             return Err(io::Error::last_os_error()).context("failed to catch signals");
         }

@@ -1,9 +1,9 @@
 //! What the demo prints: the table of both sides, and fio's histograms.
 
 use comfy_table::{CellAlignment, Table, presets};
+use iolag_tests::demo::{Results, Row};
 
 use super::histogram;
-use super::measure::{Results, Row};
 
 const HEADER: [&str; 8] = [
     "POINT", "WORKLOAD", "ASKED", "SEEN", "ACHIEVED", "ERR P50", "HITS", "CPU",
@@ -50,8 +50,8 @@ fn table(rows: &[Row]) -> String {
 fn cells(row: &Row) -> [String; 8] {
     let kernel = &row.kernel;
     [
-        row.point.into(),
-        row.workload.into(),
+        row.point.clone(),
+        row.workload.clone(),
         time(row.asked_ns),
         // Never negative but on a machine too busy to tell.
         match row.seen_ns {
@@ -86,7 +86,8 @@ pub fn time(ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::delta::Delta;
+    use iolag_tests::demo::Delta;
+
     use super::*;
 
     #[test]
@@ -107,8 +108,8 @@ mod tests {
     #[test]
     fn the_widest_table_fits() {
         let row = Row {
-            point: "block.issue",
-            workload: "fio psync read",
+            point: "block.issue".into(),
+            workload: "fio psync read".into(),
             asked_ns: 500_000,
             seen_ns: -500_160,
             kernel: Delta {

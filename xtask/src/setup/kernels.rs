@@ -18,7 +18,7 @@ pub struct Kernel {
     package: (&'static str, &'static str),
 }
 
-/// To add a kernel, add its line.
+/// To add a kernel, add its line; the newest is the last.
 pub const KERNELS: &[Kernel] = &[
     Kernel {
         name: "6.1",

@@ -20,7 +20,7 @@ use crate::explain::{explained, host_cannot};
 use crate::platform::Platform;
 use crate::process::find;
 
-pub use kernels::KERNELS;
+pub use kernels::{KERNELS, Kernel};
 pub use linker::loaded;
 pub use tools::libraries;
 

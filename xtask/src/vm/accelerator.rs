@@ -49,7 +49,7 @@ pub fn choose(cache: &Cache, kernel: &Path, built: &Built) -> Result<Accelerator
             if boots { "boots" } else { "hangs" }
         ),
     )?;
-    println!(
+    eprintln!(
         "vm: {}",
         if boots {
             "KVM works"

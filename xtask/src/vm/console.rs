@@ -29,6 +29,8 @@ const KNOWN_AT_BOOT: &[&str] = &[];
 pub struct Outcome {
     /// Missing if the machine did not get so far.
     pub verdict: Option<Counts>,
+    /// What a test measured, for the host to read.
+    pub figures: Option<String>,
     pub problems: Vec<String>,
 }
 
@@ -59,6 +61,9 @@ impl Watcher {
 
     fn feed_ours(&mut self, message: &str) -> bool {
         self.started = true;
+        if let Some(figures) = message.strip_prefix("figures: ") {
+            self.outcome.figures = Some(figures.to_owned());
+        }
         let Some(verdict) = message.strip_prefix("verdict: ") else {
             return false;
         };
@@ -143,6 +148,14 @@ mod tests {
             })
         );
         assert!(outcome.problems.is_empty(), "{outcome:?}");
+    }
+
+    #[test]
+    fn figures_are_kept() {
+        let console = PASSED.replace("iolag-vm: test", "iolag-vm: figures: {}\niolag-vm: test");
+        let (outcome, _) = watch(&console);
+        assert_eq!(outcome.figures.as_deref(), Some("{}"));
+        assert_eq!(watch(PASSED).0.figures, None);
     }
 
     #[test]

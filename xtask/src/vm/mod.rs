@@ -17,11 +17,14 @@ use crate::build::{self, Built};
 use crate::cache::Cache;
 use crate::explain::{explained, host_cannot};
 use crate::process::run;
-use crate::setup::{self, KERNELS};
+use crate::setup::{self, KERNELS, Kernel};
 use crate::workspace;
 
 use console::Outcome;
 use machine::Machine;
+
+/// A machine that is run for its figures is ended after this: emulated, it takes about a minute.
+const FIGURES_LIMIT: Duration = Duration::from_secs(300);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -104,46 +107,67 @@ pub fn run_default(cache: &Cache, built: &Built) -> Result<Counts> {
 
 fn run_all(cache: &Cache, built: &Built, args: &Args) -> Result<Counts> {
     check_tests(&built.vm_tests, &args.tests)?;
-    fs::create_dir_all(logs()).context("failed to make target/vm")?;
-    let disk = disk::image(cache)?;
-    let mut accelerator = None;
     let mut counts = Counts::default();
     // One after the other: two emulated machines at a time get half a CPU each, and the tests measure times.
     for kernel in KERNELS {
         if !args.kernel.is_empty() && !args.kernel.iter().any(|name| name == kernel.name) {
             continue;
         }
-        let Some(dir) = kernel.installed(cache) else {
-            return Err(host_cannot(
-                format!(
-                    "failed to find kernel {}: set-up brings kernels on Debian 12 only",
-                    kernel.name
-                ),
-                "run the VM tests on Debian 12, in a container for example; or: cargo xtask test --no-vm",
-            ));
-        };
-        let initrd = logs().join(format!("{}.cpio", kernel.name));
-        initramfs::write(&initrd, built, &dir.join("modules"))?;
-        let machine = Machine {
-            name: kernel.name.to_owned(),
-            qemu: qemu(cache)?,
-            kernel: dir.join("vmlinuz"),
-            initrd,
-            disk: disk.clone(),
-            log: logs().join(format!("{}.log", kernel.name)),
-            tests: args.tests.clone(),
-            accelerator: match &accelerator {
-                Some(found) => *found,
-                None => {
-                    *accelerator.insert(accelerator::choose(cache, &dir.join("vmlinuz"), built)?)
-                }
-            },
-        };
         let start = Instant::now();
+        let machine = machine(cache, built, kernel, &args.tests)?;
         let outcome = machine.run(Duration::from_secs(args.timeout), true)?;
         counts += count(kernel.name, &outcome, start.elapsed());
     }
     Ok(counts)
+}
+
+/// What the guest test `test` measured on the newest kernel, without showing its console.
+pub fn figures(cache: &Cache, built: &Built, test: &str) -> Result<String> {
+    let kernel = newest();
+    let machine = machine(cache, built, kernel, &[test.to_owned()])?;
+    let outcome = machine.run(FIGURES_LIMIT, false)?;
+    let passed = outcome.problems.is_empty() && outcome.verdict.is_some_and(|it| it.failed == 0);
+    outcome.figures.filter(|_| passed).ok_or_else(|| {
+        let problems = outcome.problems.join("; ");
+        explained(
+            format!(
+                "failed to pass the guest test {test} on kernel {}: {problems}",
+                kernel.name
+            ),
+            format!("its console is in {}", machine.log.display()),
+        )
+    })
+}
+
+/// The newest kernel that set-up brings.
+pub fn newest() -> &'static Kernel {
+    KERNELS.last().expect("there is a kernel")
+}
+
+fn machine(cache: &Cache, built: &Built, kernel: &Kernel, tests: &[String]) -> Result<Machine> {
+    let Some(dir) = kernel.installed(cache) else {
+        return Err(host_cannot(
+            format!(
+                "failed to find kernel {}: set-up brings kernels on Debian 12 only",
+                kernel.name
+            ),
+            "run the VM tests on Debian 12, in a container for example; or: cargo xtask test --no-vm",
+        ));
+    };
+    fs::create_dir_all(logs()).context("failed to make target/vm")?;
+    let initrd = logs().join(format!("{}.cpio", kernel.name));
+    initramfs::write(&initrd, built, &dir.join("modules"))?;
+    let vmlinuz = dir.join("vmlinuz");
+    Ok(Machine {
+        name: kernel.name.to_owned(),
+        qemu: qemu(cache)?,
+        disk: disk::image(cache)?,
+        log: logs().join(format!("{}.log", kernel.name)),
+        tests: tests.to_owned(),
+        accelerator: accelerator::choose(cache, &vmlinuz, built)?,
+        kernel: vmlinuz,
+        initrd,
+    })
 }
 
 /// Counts a machine's run. Each problem is a failure of its own: a test may pass while the kernel warns.

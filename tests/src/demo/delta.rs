@@ -2,10 +2,11 @@
 
 use agent_common::bucket;
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The difference of two `status` reads of one point. Times in ns.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delta {
     pub hits: u64,
     pub delayed: u64,
@@ -33,6 +34,7 @@ impl Delta {
     }
 
     /// Mean wait of the hits that waited, in ns.
+    #[must_use]
     pub fn mean_achieved_ns(&self) -> u64 {
         self.achieved_ns.checked_div(self.delayed).unwrap_or(0)
     }

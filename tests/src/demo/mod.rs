@@ -1,17 +1,26 @@
-//! The workloads, without and with a delay. The delay is on for as long as one of them runs.
+//! The demo: workloads without and with a delay, and what both sides say of them. On this host it is run by
+//! `cargo xtask demo`, in a virtual machine by its test `demo`; the delay is on for as long as one workload runs.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+mod delta;
+
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::Result;
-use iolag_tests::agent::Agent;
-use iolag_tests::fio::{self, Latency};
-use iolag_tests::timing::{self, median};
+use serde::{Deserialize, Serialize};
 
-use super::delta::Delta;
-use super::scratch::Scratch;
-use super::{interrupt, step};
+use crate::{
+    agent::Agent,
+    fio::{self, Latency},
+    timing::{self, median},
+};
+
+pub use delta::Delta;
 
 const FIO_RUNTIME: Duration = Duration::from_secs(3);
 const CALLS: usize = 2_000;
@@ -23,57 +32,63 @@ const BLOCK_US: u64 = 500;
 /// Of `set`, in us.
 const VFS_US: u64 = 100;
 
+const MIB: usize = 1 << 20;
+/// Of the file, in MiB: the `--size` of [`fio`].
+const SIZE: usize = 64;
+
 /// One workload under its delay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
-    pub point: &'static str,
-    pub workload: &'static str,
+    pub point: String,
+    pub workload: String,
     pub asked_ns: u64,
     /// Median with the delay minus median without, as the application measured it.
     pub seen_ns: i64,
     pub kernel: Delta,
 }
 
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Results {
     pub rows: Vec<Row>,
     pub fio_before: Latency,
     pub fio_after: Latency,
 }
 
-/// What is needed, and what is restored when it is dropped.
-pub struct Demo {
-    pub agent: Agent,
-    /// The program.
-    pub fio: PathBuf,
-    pub scratch: Scratch,
+/// What the workloads need.
+pub struct Demo<'a> {
+    pub agent: &'a Agent,
+    /// Makes a command that runs fio.
+    pub fio: &'a dyn Fn() -> Command,
+    /// As [`write_file`] makes it.
+    pub file: &'a Path,
+    /// Told of each step before it begins; its error ends the demo.
+    pub step: &'a dyn Fn(&str) -> Result<()>,
 }
 
 type Loop = fn(&Path, usize, Duration) -> Result<Vec<u64>>;
 
-impl Demo {
+impl Demo<'_> {
+    /// How many steps [`Demo::run`] has.
+    pub const STEPS: usize = 4;
+
     /// # Errors
-    /// A signal came, or a workload or the agent failed.
+    /// A step was refused, or a workload or the agent failed.
     pub fn run(&self) -> Result<Results> {
-        step(3, "fio without a delay, 3 s");
+        (self.step)("fio without a delay, 3 s")?;
         let fio_before = self.fio()?;
-        step(4, "fio with set-blk 500, 3 s");
+        (self.step)("fio with set-blk 500, 3 s")?;
         let (fio_after, kernel) =
             self.delayed("set-blk", BLOCK_US, "block.issue", || self.fio())?;
         let block = Row {
-            point: "block.issue",
-            workload: "fio psync read",
+            point: "block.issue".into(),
+            workload: "fio psync read".into(),
             asked_ns: BLOCK_US * 1_000,
             seen_ns: difference(fio_after.p50_ns, fio_before.p50_ns),
             kernel,
         };
-        step(
-            5,
-            "a loop of 2000 read(2), without a delay and with set 100",
-        );
+        (self.step)("a loop of 2000 read(2), without a delay and with set 100")?;
         let read = self.calls("vfs.read", "read(2)", timing::reads)?;
-        step(
-            6,
-            "a loop of 2000 openat(2), without a delay and with set 100",
-        );
+        (self.step)("a loop of 2000 openat(2), without a delay and with set 100")?;
         let open = self.calls("vfs.open", "openat(2)", timing::opens)?;
         Ok(Results {
             rows: vec![block, read, open],
@@ -83,19 +98,16 @@ impl Demo {
     }
 
     fn fio(&self) -> Result<Latency> {
-        let fio = Command::new(&self.fio);
-        let latency = fio::random_reads(fio, self.scratch.path(), FIO_RUNTIME)?;
-        interrupt::check()?;
-        Ok(latency)
+        fio::random_reads((self.fio)(), self.file, FIO_RUNTIME)
     }
 
-    fn calls(&self, point: &'static str, workload: &'static str, calls: Loop) -> Result<Row> {
-        let run = || calls(self.scratch.path(), CALLS, SPACING);
+    fn calls(&self, point: &str, workload: &str, calls: Loop) -> Result<Row> {
+        let run = || calls(self.file, CALLS, SPACING);
         let before = run()?;
         let (after, kernel) = self.delayed("set", VFS_US, point, run)?;
         Ok(Row {
-            point,
-            workload,
+            point: point.into(),
+            workload: workload.into(),
             asked_ns: VFS_US * 1_000,
             seen_ns: difference(median(after), median(before)),
             kernel,
@@ -110,16 +122,27 @@ impl Demo {
         point: &str,
         work: impl FnOnce() -> Result<T>,
     ) -> Result<(T, Delta)> {
-        interrupt::check()?;
         let before = self.agent.point(point)?;
         self.agent.call(&[verb, &delay_us.to_string()])?;
         // If it fails, the agent's drop ends the delay.
         let done = work()?;
         let after = self.agent.point(point)?;
         self.agent.call(&[verb, "0"])?;
-        interrupt::check()?;
         Ok((done, Delta::between(&before, &after)?))
     }
+}
+
+/// Writes the file that the workloads read, and syncs it: fio's own is still on the way to the disk while fio reads.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write_file(path: &Path) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    let block = vec![0x5a; MIB];
+    for _ in 0..SIZE {
+        file.write_all(&block)?;
+    }
+    file.sync_all()
 }
 
 fn difference(after: u64, before: u64) -> i64 {
