@@ -1,16 +1,15 @@
 //! The cache directory: what set-up brings lives there, outside `target/`.
 
-use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::disk::free_mib;
 use crate::explain::explained;
-use crate::process::{disk_full, find};
+use crate::process::{disk_full, find, is_disk_full};
 
 /// Holds the recipe that an entry was made by; written last, so that an entry without it is not trusted.
 const RECIPE: &str = ".recipe";
@@ -140,6 +139,11 @@ impl Cache {
 
     /// Writes a small file as a whole.
     pub fn write(&self, name: &str, text: &str) -> Result<()> {
+        self.write_with_mode(name, text, 0o644)
+    }
+
+    /// With its mode before its name, too: a script that cannot be run would be taken for good.
+    fn write_with_mode(&self, name: &str, text: &str, mode: u32) -> Result<()> {
         let path = self.path(name);
         let partial = self.path(format!("{name}.partial"));
         let what = || format!("failed to write {}", path.display());
@@ -148,6 +152,7 @@ impl Cache {
                 fs::create_dir_all(dir)?;
             }
             fs::write(&partial, text)?;
+            fs::set_permissions(&partial, fs::Permissions::from_mode(mode))?;
             fs::rename(&partial, &path)
         };
         write().map_err(|error| written(error, &what()))
@@ -155,16 +160,12 @@ impl Cache {
 
     /// Writes `bin/NAME`: a script that runs `program` with the shared libraries that came with it.
     pub fn write_wrapper(&self, name: &str, script: &str) -> Result<()> {
-        let file = format!("bin/{name}");
-        self.write(&file, script)?;
-        fs::set_permissions(self.path(&file), fs::Permissions::from_mode(0o755))
-            .with_context(|| format!("failed to make {file} executable"))
+        self.write_with_mode(&format!("bin/{name}"), script, 0o755)
     }
 
     /// Refuses when the disk has less than `need` MiB free.
     pub fn require_space(&self, what: &str, need: u64) -> Result<()> {
-        let free = free_mib(&self.root)
-            .with_context(|| format!("failed to look at {}", self.root.display()))?;
+        let free = self.free_mib()?;
         if free >= need {
             return Ok(());
         }
@@ -175,6 +176,28 @@ impl Cache {
             ),
             "free some space, or point IOLAG_CACHE at a directory on a larger disk",
         ))
+    }
+
+    /// What to say when `what` met a full disk although there was space for it when it began.
+    pub fn filled_up(&self, error: anyhow::Error, what: &str, need: u64) -> anyhow::Error {
+        let free = match self.free_mib() {
+            Ok(free) if is_disk_full(&error) => free,
+            _ => return error,
+        };
+        let cause = format!(
+            "failed to {what}: {error:#}; it needs {need} MiB, {} has {free} MiB free",
+            self.root.display()
+        );
+        let hint = if free < need {
+            "free some space, or point IOLAG_CACHE at a directory on a larger disk; what was finished is kept"
+        } else {
+            "free some space where CARGO_HOME, RUSTUP_HOME and TMPDIR are, and look at df -i; what was finished is kept"
+        };
+        explained(cause, hint)
+    }
+
+    fn free_mib(&self) -> Result<u64> {
+        free_mib(&self.root).with_context(|| format!("failed to look at {}", self.root.display()))
     }
 }
 
@@ -197,19 +220,6 @@ pub fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Free space for this user on the file system of `path`, in MiB.
-fn free_mib(path: &Path) -> io::Result<u64> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: `path` is a C string and `stat` has room for the answer.
-    if unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: statvfs succeeded, so it filled `stat`.
-    let stat = unsafe { stat.assume_init() };
-    Ok(stat.f_bavail * stat.f_frsize / (1 << 20))
 }
 
 #[cfg(test)]

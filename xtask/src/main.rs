@@ -5,6 +5,7 @@ mod build;
 mod cache;
 mod debian;
 mod demo;
+mod disk;
 mod explain;
 mod platform;
 mod process;

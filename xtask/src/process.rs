@@ -1,13 +1,14 @@
 //! Runs other programs, and says in one line why one failed.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 
+use crate::disk::free_mib;
 use crate::explain::explained;
 
 /// What programs print when they cannot reach the network: apt, cargo and rustup, in their own words.
@@ -29,6 +30,12 @@ const NO_NETWORK: &[&str] = &[
     "dns error",
 ];
 
+/// How our errors name a full disk.
+const NO_SPACE: &str = "no space left on device";
+
+/// What programs print when a disk is full.
+const DISK_FULL: &[&str] = &["No space left on device", "enough free space in"];
+
 /// Runs `command` to its end, quietly, and returns what it wrote to stdout.
 ///
 /// `what` completes "failed to ...". A full disk and a missing network are told apart from the rest.
@@ -38,6 +45,56 @@ pub fn run(command: &mut Command, what: &str) -> Result<String> {
 
 /// As [`run`], but ends the program when `deadline` is over.
 pub fn run_within(command: &mut Command, what: &str, deadline: Duration) -> Result<String> {
+    let end = Instant::now() + deadline;
+    let program = command.get_program().to_string_lossy().into_owned();
+    run_until(command, what, || {
+        (Instant::now() >= end).then(|| {
+            anyhow!(
+                "failed to {what}: {program} did not end within {} s",
+                deadline.as_secs()
+            )
+        })
+    })
+}
+
+/// As [`run`], for a program that writes to the disk of `dir` and may wait for ever where that is full: apt does.
+pub fn run_filling(command: &mut Command, what: &str, dir: &Path) -> Result<String> {
+    let mut fullness = Fullness::default();
+    run_until(command, what, || {
+        // A disk that cannot be looked at is the program's to name.
+        let free = free_mib(dir).unwrap_or(u64::MAX);
+        fullness
+            .lasts(free, Instant::now())
+            .then(|| disk_full(what))
+    })
+}
+
+/// How long a disk has been full.
+#[derive(Default)]
+struct Fullness {
+    since: Option<Instant>,
+}
+
+impl Fullness {
+    /// Longer than a program that does notice takes to say so.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Whether less than 1 MiB has been free for too long.
+    fn lasts(&mut self, free_mib: u64, now: Instant) -> bool {
+        if free_mib > 0 {
+            self.since = None;
+            return false;
+        }
+        now.duration_since(*self.since.get_or_insert(now)) >= Self::PATIENCE
+    }
+}
+
+/// As [`run`], but ends the program when `give_up` has an error.
+fn run_until(
+    command: &mut Command,
+    what: &str,
+    mut give_up: impl FnMut() -> Option<anyhow::Error>,
+) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let mut child = command
         .stdin(Stdio::null())
@@ -47,7 +104,6 @@ pub fn run_within(command: &mut Command, what: &str, deadline: Duration) -> Resu
         .with_context(|| format!("failed to {what}: {program}"))?;
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
-    let end = Instant::now() + deadline;
     let status = loop {
         if let Some(status) = child
             .try_wait()
@@ -55,14 +111,11 @@ pub fn run_within(command: &mut Command, what: &str, deadline: Duration) -> Resu
         {
             break status;
         }
-        if Instant::now() >= end {
+        if let Some(error) = give_up() {
             // It may have ended by itself in between.
             let _ = child.kill();
             let _ = child.wait();
-            bail!(
-                "failed to {what}: {program} did not end within {} s",
-                deadline.as_secs()
-            );
+            return Err(error);
         }
         std::thread::sleep(Duration::from_millis(5));
     };
@@ -92,7 +145,7 @@ fn collect(stream: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
 
 /// The error for a program that failed and printed `output`.
 fn failure(what: &str, program: &str, status: ExitStatus, output: &str) -> anyhow::Error {
-    if output.contains("No space left on device") {
+    if DISK_FULL.iter().any(|words| output.contains(words)) {
         return disk_full(what);
     }
     if NO_NETWORK.iter().any(|words| output.contains(words)) {
@@ -110,9 +163,19 @@ fn failure(what: &str, program: &str, status: ExitStatus, output: &str) -> anyho
 /// The error for a disk that filled up while we wrote to it.
 pub fn disk_full(what: &str) -> anyhow::Error {
     explained(
-        format!("failed to {what}: no space left on device"),
+        format!("failed to {what}: {NO_SPACE}"),
         "free some space, or point IOLAG_CACHE at a directory on a larger disk; what was finished is kept",
     )
+}
+
+/// Whether a full disk is behind `error`, as the kernel or a program said it.
+pub fn is_disk_full(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause
+            .downcast_ref::<std::io::Error>()
+            .map(std::io::Error::kind);
+        io == Some(std::io::ErrorKind::StorageFull) || cause.to_string().ends_with(NO_SPACE)
+    })
 }
 
 /// The line of a program's output that says most: the first that speaks of an error, else the last.
@@ -191,6 +254,16 @@ mod tests {
             error.to_string(),
             "failed to do it: sh: exit status: 4: error: bad"
         );
+    }
+
+    #[test]
+    fn a_disk_counts_as_full_when_it_stays_so() {
+        let (start, mut fullness) = (Instant::now(), Fullness::default());
+        let mut at = |seconds, free| fullness.lasts(free, start + Duration::from_secs(seconds));
+        assert!(!at(0, 0) && !at(9, 0));
+        assert!(!at(11, 1), "there is space again");
+        assert!(!at(12, 0) && !at(21, 0));
+        assert!(at(22, 0));
     }
 
     #[test]

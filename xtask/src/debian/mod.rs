@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cache::{self, Cache, remove};
 use crate::explain::explained;
-use crate::process::run;
+use crate::process::{run, run_filling};
 
 /// What we never unpack though something depends on it: the host has it (a C compiler), or nothing that we run
 /// needs it (Python, user accounts, sanitizers).
@@ -114,12 +114,13 @@ impl<'a> Debian<'a> {
         let archives = dir.join(".archives");
         fs::create_dir_all(&archives)
             .map_err(|error| cache::written(error, "failed to make a directory"))?;
-        run(
+        run_filling(
             self.apt("apt-get")
                 .current_dir(&archives)
                 .args(["download", "-qq"])
                 .args(names),
             &format!("download {} packages", names.len()),
+            &archives,
         )?;
         let mut debs = fs::read_dir(&archives)?
             .map(|entry| Ok(entry?.path()))
@@ -163,9 +164,10 @@ impl<'a> Debian<'a> {
             &sources::bookworm(Path::new("/etc/apt"))?,
         )?;
         self.cache.write("apt/apt.conf", &configuration(&dir))?;
-        run(
+        run_filling(
             self.apt("apt-get").args(["update", "-qq"]),
             "fetch Debian's package lists",
+            &dir,
         )?;
         self.ready.set(true);
         Ok(())

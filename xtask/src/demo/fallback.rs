@@ -10,6 +10,11 @@ use crate::vm;
 /// The guest test that runs the workloads and prints the figures.
 const TEST: &str = "demo";
 
+const NOTE: &str = "\
+This machine stops it now and then, most of all where QEMU has to emulate: means
+such as ACHIEVED suffer from that, medians hardly.
+";
+
 /// Boots the virtual machine if `error` says that this host cannot; else it is the failure.
 pub fn run(cache: &Cache, built: &Built, error: anyhow::Error) -> Result<()> {
     let reason = format!("{error:#}");
@@ -23,7 +28,7 @@ pub fn run(cache: &Cache, built: &Built, error: anyhow::Error) -> Result<()> {
     eprintln!("doing the rest on Debian's kernel {kernel} in QEMU, which takes about a minute ...");
     let figures = vm::figures(cache, built, TEST)?;
     let results = serde_json::from_str(&figures).context("failed to read the guest's figures")?;
-    println!("measured in a virtual machine with Debian's kernel {kernel}\n");
+    println!("measured in a virtual machine with Debian's kernel {kernel}\n{NOTE}");
     print!("{}", table::render(&results));
     Ok(())
 }

@@ -204,17 +204,14 @@ impl<'a> Setup<'a> {
                 }
                 continue;
             }
-            self.cache
-                .require_space(&format!("install {}", step.name), step.space)?;
+            let what = format!("install {}", step.name);
+            self.cache.require_space(&what, step.space)?;
             let start = Instant::now();
             row("installing", &step.name, "...");
-            (step.install)(self)?;
+            (step.install)(self).map_err(|error| self.cache.filled_up(error, &what, step.space))?;
             let found = (step.check)(self).ok_or_else(|| {
                 explained(
-                    format!(
-                        "failed to install {}: it is not there afterwards",
-                        step.name
-                    ),
+                    format!("failed to {what}: it is not there afterwards"),
                     format!("delete {} and try again", self.cache.root().display()),
                 )
             })?;
