@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::disk::free_mib;
 use crate::explain::explained;
-use crate::process::{disk_full, find, is_disk_full};
+use crate::process::{disk_full, find};
 
 /// Holds the recipe that an entry was made by; written last, so that an entry without it is not trusted.
 const RECIPE: &str = ".recipe";
@@ -162,51 +161,18 @@ impl Cache {
     pub fn write_wrapper(&self, name: &str, script: &str) -> Result<()> {
         self.write_with_mode(&format!("bin/{name}"), script, 0o755)
     }
-
-    /// Refuses when the disk has less than `need` MiB free.
-    pub fn require_space(&self, what: &str, need: u64) -> Result<()> {
-        let free = self.free_mib()?;
-        if free >= need {
-            return Ok(());
-        }
-        Err(explained(
-            format!(
-                "failed to {what}: it needs {need} MiB, {} has {free} MiB free",
-                self.root.display()
-            ),
-            "free some space, or point IOLAG_CACHE at a directory on a larger disk",
-        ))
-    }
-
-    /// What to say when `what` met a full disk although there was space for it when it began.
-    pub fn filled_up(&self, error: anyhow::Error, what: &str, need: u64) -> anyhow::Error {
-        let free = match self.free_mib() {
-            Ok(free) if is_disk_full(&error) => free,
-            _ => return error,
-        };
-        let cause = format!(
-            "failed to {what}: {error:#}; it needs {need} MiB, {} has {free} MiB free",
-            self.root.display()
-        );
-        let hint = if free < need {
-            "free some space, or point IOLAG_CACHE at a directory on a larger disk; what was finished is kept"
-        } else {
-            "free some space where CARGO_HOME, RUSTUP_HOME and TMPDIR are, and look at df -i; what was finished is kept"
-        };
-        explained(cause, hint)
-    }
-
-    fn free_mib(&self) -> Result<u64> {
-        free_mib(&self.root).with_context(|| format!("failed to look at {}", self.root.display()))
-    }
 }
 
-/// An I/O error while writing: a full disk gets its hint.
+/// An I/O error while writing: a full disk and a directory of somebody else get their hints.
 pub fn written(error: io::Error, what: &str) -> anyhow::Error {
-    if error.kind() == io::ErrorKind::StorageFull {
-        return disk_full(what.trim_start_matches("failed to "));
+    match error.kind() {
+        io::ErrorKind::StorageFull => disk_full(what.trim_start_matches("failed to ")),
+        io::ErrorKind::PermissionDenied => explained(
+            format!("{what}: {error}"),
+            "it may be root's, from a run with sudo: chown it, or point IOLAG_CACHE at a directory of your own",
+        ),
+        _ => anyhow::Error::new(error).context(what.to_owned()),
     }
-    anyhow::Error::new(error).context(what.to_owned())
 }
 
 /// Deletes a file or a directory tree, if it is there.
@@ -275,20 +241,5 @@ mod tests {
             error.to_string(),
             "failed to write a file: no space left on device"
         );
-    }
-
-    #[test]
-    fn too_little_space_is_refused_with_both_figures() {
-        let cache = cache("space");
-        let error = cache
-            .require_space("install fio", u64::MAX)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with(&format!("failed to install fio: it needs {} MiB", u64::MAX)),
-            "{error}"
-        );
-        assert!(error.ends_with("MiB free"), "{error}");
-        remove(&cache.root).unwrap();
     }
 }

@@ -16,6 +16,7 @@ use clap::ValueEnum;
 
 use crate::cache::Cache;
 use crate::debian::Debian;
+use crate::disk::{filled_up, require_space};
 use crate::explain::{explained, host_cannot};
 use crate::platform::Platform;
 use crate::process::find;
@@ -205,10 +206,11 @@ impl<'a> Setup<'a> {
                 continue;
             }
             let what = format!("install {}", step.name);
-            self.cache.require_space(&what, step.space)?;
+            require_space(self.cache.root(), &what, step.space)?;
             let start = Instant::now();
             row("installing", &step.name, "...");
-            (step.install)(self).map_err(|error| self.cache.filled_up(error, &what, step.space))?;
+            (step.install)(self)
+                .map_err(|error| filled_up(self.cache.root(), error, &what, step.space))?;
             let found = (step.check)(self).ok_or_else(|| {
                 explained(
                     format!("failed to {what}: it is not there afterwards"),
