@@ -195,6 +195,8 @@ impl<'a> Setup<'a> {
         let todo = |step: &Step| (step.check)(self).is_none();
         let _lock = self.cache.lock()?;
         let steps = steps();
+        // On behalf of another command, stdout is for that command's result.
+        let say = if verbose { row } else { progress };
         if steps.iter().any(todo) {
             self.require_tools()?;
         }
@@ -208,7 +210,7 @@ impl<'a> Setup<'a> {
             let what = format!("install {}", step.name);
             require_space(self.cache.root(), &what, step.space)?;
             let start = Instant::now();
-            row("installing", &step.name, "...");
+            say("installing", &step.name, "...");
             (step.install)(self)
                 .map_err(|error| filled_up(self.cache.root(), error, &what, step.space))?;
             let found = (step.check)(self).ok_or_else(|| {
@@ -217,10 +219,11 @@ impl<'a> Setup<'a> {
                     format!("delete {} and try again", self.cache.root().display()),
                 )
             })?;
-            row(
+            let seconds = start.elapsed().as_secs_f64();
+            say(
                 "installed",
                 &step.name,
-                &format!("{found} ({:.1} s)", start.elapsed().as_secs_f64()),
+                &format!("{found} ({seconds:.1} s)"),
             );
         }
         Ok(())
@@ -252,9 +255,18 @@ fn require_rustup() -> Result<()> {
     ))
 }
 
-/// One line about one step.
+/// One line about one step, as the result.
 fn row(state: &str, name: &str, detail: &str) {
-    println!("{}", format!("{state:<11} {name:<15} {detail}").trim_end());
+    println!("{}", line(state, name, detail));
     // Seen at once, also through a pipe: the next thing may take a minute.
     let _ = std::io::stdout().flush();
+}
+
+fn progress(state: &str, name: &str, detail: &str) {
+    eprintln!("{}", line(state, name, detail));
+}
+
+fn line(state: &str, name: &str, detail: &str) -> String {
+    let line = format!("{state:<11} {name:<15} {detail}");
+    line.trim_end().to_owned()
 }
