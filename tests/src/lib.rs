@@ -6,6 +6,8 @@ pub mod dump;
 pub mod demo;
 pub mod fio;
 pub mod programs;
+pub mod record;
 pub mod refusal;
+pub mod requests;
 pub mod timing;
 pub mod truth;

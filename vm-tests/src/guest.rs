@@ -12,8 +12,10 @@ use anyhow::{Context, Result, bail};
 /// Where the kernel's modules lie, with `modules.dep`: one line `NAME: DEPENDENCY...` for each.
 const MODULES: &str = "/modules";
 /// The virtio disk, an ext4 that holds fio.
-const DISK: &str = "/dev/vda";
+pub const DISK: &str = "/dev/vda";
 const MOUNT: &str = "/mnt";
+/// On the disk: fio reads it, and makes it the first time.
+pub const FIO_FILE: &str = "/mnt/fio-file";
 
 /// File systems to mount: type and place. Those that a kernel may lack are marked.
 const FILE_SYSTEMS: &[(&str, &str, bool)] = &[

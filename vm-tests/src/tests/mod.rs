@@ -1,7 +1,9 @@
 //! The tests that run as root in the virtual machine.
 
+mod blocks;
 mod delay;
 mod demo;
+mod raised;
 mod safety;
 mod smoke;
 mod truth;
@@ -24,7 +26,10 @@ pub const TESTS: &[Test] = &[
     test("delay-fentry", delay::fentry),
     test("delay-kprobe", delay::kprobe),
     test("delay-tp", delay::tp),
+    test("delay-same", delay::same),
+    test("blocks", blocks::counted),
     test("kill", safety::kill),
+    test("stop-slow", safety::stop_while_slow),
     test("stopped", safety::stopped),
     test("truth-block-counts", truth::block_counts),
     test("truth-block-oracle", truth::block_oracle),
