@@ -74,6 +74,22 @@ pub fn opens(path: &Path, count: usize, spacing: Duration) -> Result<Vec<u64>> {
     })
 }
 
+/// Spins for `length`, `count` times with a sleep of `pause` between, and returns by how much each was too
+/// long (ns): what this CPU does to any spin.
+#[must_use]
+pub fn spins(length: Duration, count: usize, pause: Duration) -> Vec<u64> {
+    let spin = |_| {
+        std::thread::sleep(pause);
+        let start = Instant::now();
+        let mut elapsed = start.elapsed();
+        while elapsed < length {
+            elapsed = start.elapsed();
+        }
+        (elapsed - length).as_nanos() as u64
+    };
+    (0..count).map(spin).collect()
+}
+
 fn times(
     count: usize,
     spacing: Duration,
