@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 const MODULES: &str = "/modules";
 /// The virtio disk, an ext4 that holds fio.
 pub const DISK: &str = "/dev/vda";
-const MOUNT: &str = "/mnt";
+pub const MOUNT: &str = "/mnt";
 /// On the disk: fio reads it, and makes it the first time.
 pub const FIO_FILE: &str = "/mnt/fio-file";
 

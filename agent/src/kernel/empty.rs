@@ -1,10 +1,10 @@
 //! Programs that do nothing, at the hooks of the delay probe: what the bench subtracts.
 
-use std::os::fd::AsFd as _;
+use std::{os::fd::AsFd as _, path::Path};
 
-use agent_common::catalogue::{Backend, POINTS};
+use agent_common::catalogue::Backend;
 use anyhow::{Context as _, anyhow};
-use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 
 use super::{
     attach::attach,
@@ -14,27 +14,31 @@ use crate::plan::Attempt;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/empty"));
 
-/// An empty program at one raw tracepoint. Dropping it detaches.
+/// An empty program at one hook. Dropping it detaches.
 pub struct EmptyProbe {
     ebpf: Ebpf,
     program: String,
 }
 
 impl EmptyProbe {
-    /// Loads and attaches at the tracepoint of the point in `slot`.
+    /// Loads and attaches where the delay probe did. `fentry` needs the kernel's BTF.
     ///
     /// # Errors
     /// The kernel's reason.
-    pub fn load(slot: usize) -> anyhow::Result<Self> {
-        let attempt = Attempt {
-            backend: Backend::Tp,
-            symbol: POINTS[slot].tracepoint,
+    pub fn load(attempt: Attempt, btf: Option<&Path>) -> anyhow::Result<Self> {
+        let program = match attempt.backend {
+            Backend::Fentry | Backend::Kprobe => format!("{}_empty", attempt.backend.name()),
+            Backend::Tp => format!("tp_{}", attempt.symbol),
         };
-        let program = format!("tp_{}", attempt.symbol);
+        let btf = btf
+            .map(|path| Btf::parse_file(path, aya::Endianness::default()))
+            .transpose()
+            .context("failed to read the kernel's BTF")?;
         let mut ebpf = EbpfLoader::new()
+            .btf(btf.as_ref())
             .load(OBJECT)
             .context("failed to load the empty object")?;
-        attach(&mut ebpf, None, &program, attempt).map_err(|reason| anyhow!(reason))?;
+        attach(&mut ebpf, btf.as_ref(), &program, attempt).map_err(|reason| anyhow!(reason))?;
         Ok(Self { ebpf, program })
     }
 

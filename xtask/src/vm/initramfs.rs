@@ -13,8 +13,8 @@ use crate::cache::written;
 
 const DIRECTORIES: &[&str] = &["dev", "proc", "sys", "run", "tmp", "mnt", "modules"];
 
-/// Writes the archive to `path`, with the modules of the directory `modules`.
-pub fn write(path: &Path, built: &Built, modules: &Path) -> Result<()> {
+/// Writes the archive to `path`, with the modules of the directory `modules`, and `more` under these names.
+pub fn write(path: &Path, built: &Built, modules: &Path, more: &[(&str, &Path)]) -> Result<()> {
     let mut archive = Archive {
         bytes: Vec::new(),
         inode: 0,
@@ -26,6 +26,9 @@ pub fn write(path: &Path, built: &Built, modules: &Path) -> Result<()> {
     archive.add_device("dev/console", 5, 1)?;
     archive.add_file("init", &built.vm_tests)?;
     archive.add_file("iolag", &built.iolag)?;
+    for (name, program) in more {
+        archive.add_file(name, program)?;
+    }
     for entry in
         fs::read_dir(modules).with_context(|| format!("failed to read {}", modules.display()))?
     {

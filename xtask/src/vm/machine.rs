@@ -92,12 +92,25 @@ impl Machine {
             Accelerator::Kvm => qemu.args(["-accel", "kvm", "-cpu", "host"]),
             // Without la57: page tables of five levels make emulation slower and nothing else.
             Accelerator::Tcg => qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]),
+            // The clock jumps while the CPU idles, instead of waiting.
+            Accelerator::Instructions => qemu.args([
+                "-accel",
+                "tcg,thread=single",
+                "-icount",
+                "shift=0,sleep=off",
+                "-cpu",
+                "max,la57=off",
+            ]),
+        };
+        let cpus = match self.accelerator {
+            Accelerator::Instructions => "1",
+            _ => "2",
         };
         qemu.args([
             "-M",
             "pc",
             "-smp",
-            "2",
+            cpus,
             "-m",
             "1024",
             "-nic",

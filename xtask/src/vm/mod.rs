@@ -5,6 +5,7 @@ mod console;
 mod disk;
 mod initramfs;
 mod machine;
+mod measure;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ use crate::workspace;
 
 use console::Outcome;
 use machine::Machine;
+
+pub use measure::measure;
 
 /// A machine that is run for its figures is ended after this: emulated, it takes about a minute.
 const FIGURES_LIMIT: Duration = Duration::from_secs(300);
@@ -156,7 +159,7 @@ fn machine(cache: &Cache, built: &Built, kernel: &Kernel, tests: &[String]) -> R
     };
     fs::create_dir_all(logs()).context("failed to make target/vm")?;
     let initrd = logs().join(format!("{}.cpio", kernel.name));
-    initramfs::write(&initrd, built, &dir.join("modules"))?;
+    initramfs::write(&initrd, built, &dir.join("modules"), &[])?;
     let vmlinuz = dir.join("vmlinuz");
     Ok(Machine {
         name: kernel.name.to_owned(),
