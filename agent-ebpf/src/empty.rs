@@ -5,7 +5,7 @@
 
 use agent_ebpf as _;
 use aya_ebpf::{
-    macros::{fentry, kprobe, raw_tracepoint},
+    macros::{fentry, kprobe, raw_tracepoint, uprobe},
     programs::{FEntryContext, ProbeContext, RawTracePointContext},
 };
 
@@ -20,6 +20,11 @@ pub fn fentry_empty(_ctx: FEntryContext) -> i32 {
 
 #[kprobe]
 pub fn kprobe_empty(_ctx: ProbeContext) -> u32 {
+    0
+}
+
+#[uprobe]
+pub fn uprobe_empty(_ctx: ProbeContext) -> u32 {
     0
 }
 

@@ -21,7 +21,7 @@ use crate::{
     },
     failure::{FAILED, Failure},
     host::Facts,
-    kernel::KernelLog,
+    kernel::{KernelLog, PromptEnd},
     plan::Choice,
     session::{RENEWAL, Session},
 };
@@ -39,6 +39,9 @@ pub fn run(
     let facts = Facts::read(Path::new("/"));
     // Who may not is told so before anything else goes wrong for it.
     crate::plan::plan(choice, &facts)?;
+    // Opened first: the kernel closes the files of a dead process last to first, and neither links nor the
+    // socket's lock should wait for this one.
+    let prompt_end = PromptEnd::attach();
     let mut claim = Claim::new(socket)?;
     let (mut session, log) = Session::start(choice, &facts)?;
     session.probes_mut().load_named(probes)?;
@@ -63,6 +66,7 @@ pub fn run(
     {
         warn!("failed to switch the delays off before detaching: {failure}");
     }
+    drop(prompt_end);
     drop(claim);
     info!("all is detached");
     runtime.block_on(async {

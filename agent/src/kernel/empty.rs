@@ -12,7 +12,7 @@ use super::{
 };
 use crate::plan::Attempt;
 
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/empty"));
+pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/empty"));
 
 /// An empty program at one hook. Dropping it detaches.
 pub struct EmptyProbe {

@@ -7,11 +7,13 @@ mod hook;
 mod measure;
 mod prog_info;
 mod types;
+mod prompt_end;
 
 pub use delay::{DelayProbe, KernelLog, Sample};
 pub use empty::{EmptyProbe, measure_programs};
 pub use measure::{Counts, HostTypes, MeasureProbe, RawSeries};
 pub use prog_info::ProgStats;
+pub use prompt_end::PromptEnd;
 
 /// `CLOCK_MONOTONIC` in ns: the clock of `bpf_ktime_get_ns`.
 #[must_use]
