@@ -27,8 +27,8 @@ pub fn kill() -> Result<()> {
         agent.signal(libc::SIGKILL);
         let start = Instant::now();
         let fast = fast_again(Duration::from_secs(5))?;
-        // Taking kprobes down waits for several RCU grace periods, which an emulated machine is slow at:
-        // the programs of a dead agent no longer delay, and are gone soon after.
+        // Taking kprobes down waits for several RCU grace periods, and fentry for an RCU tasks one at each
+        // function, which the kernel polls at 100 ms: no longer delaying, they are gone later.
         programs::wait_gone(programs::links, &links, Duration::from_secs(5))?;
         let detached = start.elapsed();
         programs::wait_gone(programs::loaded, &before, Duration::from_secs(5))?;
@@ -39,6 +39,10 @@ pub fn kill() -> Result<()> {
         ensure!(
             fast <= Duration::from_millis(100),
             "{backend}: fast only {fast:?} after kill -9"
+        );
+        ensure!(
+            backend != "tp" || detached <= Duration::from_millis(100),
+            "{backend}: detached only {detached:?} after kill -9"
         );
     }
     Ok(())
