@@ -108,7 +108,7 @@ fn counts_are_exact(agent: &Agent, file: &Path) -> Result<()> {
 
 /// Delays (ms), calls, and by how much the median that the callers see may be off. An emulated CPU takes some
 /// tens of us for what leads to the wait and back.
-const DELAYS: [(u64, usize, f64); 3] = [(1, 100, 0.05), (10, 25, 0.02), (100, 9, 0.02)];
+const DELAYS: [(u64, usize, f64); 3] = [(1, 100, 0.05), (10, 25, 0.02), (50, 9, 0.02)];
 /// For fio, in one second.
 const REQUEST_DELAY_MS: u64 = 50;
 

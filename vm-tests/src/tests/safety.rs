@@ -71,28 +71,23 @@ pub fn stopped() -> Result<()> {
 /// `iolag stop` with the longest delay there is in force: the client waits at each of its calls, and
 /// the agent, which does not, takes its probes down.
 pub fn stop_while_slow() -> Result<()> {
-    for backend in ["kprobe", "fentry"] {
-        let links = programs::links()?;
-        let agent = Agent::start(Path::new("/iolag"), &["--backend", backend])?;
-        agent.call(&["set-blk", "1s"])?;
-        agent.call(&["set", "1s"])?;
-        let start = Instant::now();
-        agent.call(&["stop"])?;
-        let stopped = start.elapsed();
-        println!("{backend}: stopped {stopped:?} after iolag stop");
-        // What is answered when all is detached is true at once.
-        ensure!(programs::links()? == links, "{backend}: links are left");
-        ensure!(
-            stopped <= Duration::from_secs(15),
-            "{backend}: stopped only {stopped:?} after iolag stop"
-        );
-        let fast = median(reads(Path::new(FILE), 3, Duration::ZERO)?);
-        ensure!(
-            fast < 5_000_000,
-            "{backend}: a read takes {fast} ns after stop"
-        );
-        agent.wait_gone(Duration::from_secs(5))?;
-    }
+    let links = programs::links()?;
+    let agent = Agent::start(Path::new("/iolag"), &["--backend", "kprobe"])?;
+    agent.call(&["set-blk", "1s"])?;
+    agent.call(&["set", "1s"])?;
+    let start = Instant::now();
+    agent.call(&["stop"])?;
+    let stopped = start.elapsed();
+    println!("stopped {stopped:?} after iolag stop");
+    // What is answered when all is detached is true at once.
+    ensure!(programs::links()? == links, "links are left");
+    ensure!(
+        stopped <= Duration::from_secs(10),
+        "stopped only {stopped:?} after iolag stop"
+    );
+    let fast = median(reads(Path::new(FILE), 3, Duration::ZERO)?);
+    ensure!(fast < 5_000_000, "a read takes {fast} ns after stop");
+    agent.wait_gone(Duration::from_secs(5))?;
     Ok(())
 }
 
