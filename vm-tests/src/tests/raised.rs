@@ -24,7 +24,9 @@ pub const CALLS: [(&str, Loop); 3] = [
 pub const FILE: &str = "/tmp/delayed";
 const SPACING: Duration = Duration::from_micros(200);
 /// A host that is busy may stop the emulated CPUs at any time, which makes a wait longer and never shorter.
-const TRIES: usize = 4;
+const TRIES: usize = 8;
+/// Between two tries, for the host to get over what it is busy with.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// What was asked for, what came of it by the caller's clock, and what the kernel side recorded (ns).
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +86,7 @@ pub fn settled<T: std::fmt::Debug>(
         if is_good(&result) {
             return Ok(result);
         }
+        std::thread::sleep(PAUSE);
         result = measure()?;
     }
     ensure!(is_good(&result), "after {TRIES} tries still {result:?}");
