@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use iolag_tests::{agent::Agent, record::Interval};
 
-use super::raised::{self, Raised, settled};
+use super::raised::{self, Raised, settled, timed};
 
 const PROGRAM: &str = "/iolag";
 
@@ -116,7 +116,7 @@ const REQUEST_DELAY_MS: u64 = 50;
 fn calls_take_longer(agent: &Agent) -> Result<()> {
     for calls in raised::CALLS {
         for (delay_ms, number, bound) in DELAYS {
-            settled(
+            timed(
                 || raised::by_calls(agent, calls, delay_ms, number),
                 |tried| tried.as_asked(bound),
             )
@@ -128,7 +128,7 @@ fn calls_take_longer(agent: &Agent) -> Result<()> {
 
 /// fio's own latency of direct reads.
 fn requests_take_longer(agent: &Agent) -> Result<()> {
-    settled(
+    timed(
         || raised::by_fio(agent, REQUEST_DELAY_MS),
         |tried| tried.as_asked(0.05),
     )
@@ -159,7 +159,7 @@ fn alike(
     bound: f64,
     measure: impl Fn(&Agent) -> Result<Raised>,
 ) -> Result<()> {
-    settled(
+    timed(
         || Ok([measure(&agents[0])?, measure(&agents[1])?]),
         |[fentry, kprobe]| (fentry.seen_ns as f64 / kprobe.seen_ns as f64 - 1.0).abs() <= bound,
     )

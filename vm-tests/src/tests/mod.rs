@@ -58,10 +58,6 @@ impl std::fmt::Display for Skip {
 impl std::error::Error for Skip {}
 
 /// The error that marks a test as skipped: `return Err(skip("this kernel has no bpf_loop"))`.
-#[allow(
-    dead_code,
-    reason = "for tests; the smoke test applies to every kernel"
-)]
 pub fn skip(reason: impl Into<String>) -> anyhow::Error {
     Skip(reason.into()).into()
 }

@@ -7,9 +7,10 @@ use iolag_tests::{
     agent::Agent,
     fio,
     record::Interval,
-    timing::{median, opens, reads, writes},
+    timing::{median, opens, reads, spins, writes},
 };
 
+use super::skip;
 use crate::guest;
 
 type Loop = fn(&Path, usize, Duration) -> Result<Vec<u64>>;
@@ -25,6 +26,8 @@ pub const FILE: &str = "/tmp/delayed";
 const SPACING: Duration = Duration::from_micros(200);
 /// A host that is busy may stop the emulated CPUs at any time, which makes a wait longer and never shorter.
 const TRIES: usize = 8;
+/// What has to come within 1 % on a host that is not too busy.
+const SPIN: Duration = Duration::from_millis(10);
 /// Between two tries, for the host to get over what it is busy with.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -91,6 +94,22 @@ pub fn settled<T: std::fmt::Debug>(
     }
     ensure!(is_good(&result), "after {TRIES} tries still {result:?}");
     Ok(result)
+}
+
+/// [`settled`] for times. A test is skipped where the emulated CPU is stopped so often that a plain loop cannot
+/// keep time either.
+pub fn timed<T: std::fmt::Debug>(
+    measure: impl FnMut() -> Result<T>,
+    is_good: impl Fn(&T) -> bool,
+) -> Result<T> {
+    settled(measure, is_good).map_err(|error| {
+        let overshoot = median(spins(SPIN, 50, Duration::from_millis(1)));
+        println!("a plain spin of {SPIN:?} takes {overshoot} ns longer by its median");
+        if overshoot > SPIN.as_nanos() as u64 / 100 {
+            return skip(format!("the host is too busy to keep time: {error:#}"));
+        }
+        error
+    })
 }
 
 /// `set` of `delay_ms` at one point, by the median of `number` calls, against a baseline of the same spacing.
