@@ -6,46 +6,55 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use iolag_tests::{
     agent::Agent,
     programs,
     timing::{median, reads},
 };
 
+use super::raised::settled;
+
 const FILE: &str = "/dev/zero";
 
-/// With 10 ms in force on every read, write and open: after `kill -9` a read is fast again within 100 ms.
+/// With 10 ms in force on every read, write and open: after `kill -9` a read is fast again within 100 ms, and
+/// tracepoints are gone.
 pub fn kill() -> Result<()> {
     for backend in ["fentry", "kprobe", "tp"] {
-        let (before, links) = (programs::loaded()?, programs::links()?);
-        let agent = slowed(backend)?;
-        ensure!(
-            programs::links()?.len() > links.len(),
-            "nothing is attached"
-        );
-        agent.signal(libc::SIGKILL);
-        let start = Instant::now();
-        let fast = fast_again(Duration::from_secs(5))?;
-        // Taking kprobes down waits for several RCU grace periods, and fentry for an RCU tasks one at each
-        // function, which the kernel polls at 100 ms: no longer delaying, they are gone later.
-        programs::wait_gone(programs::links, &links, Duration::from_secs(5))?;
-        let detached = start.elapsed();
-        programs::wait_gone(programs::loaded, &before, Duration::from_secs(5))?;
-        println!(
-            "{backend}: after kill -9: fast {fast:?}, nothing attached {detached:?}, programs freed {:?}",
-            start.elapsed()
-        );
-        ensure!(
-            fast <= Duration::from_millis(100),
-            "{backend}: fast only {fast:?} after kill -9"
-        );
-        ensure!(
-            backend != "tp" || detached <= Duration::from_millis(100),
-            "{backend}: detached only {detached:?} after kill -9"
-        );
+        // A host that is busy may stop the emulated CPUs meanwhile.
+        settled(
+            || killed(backend),
+            |(fast, detached)| {
+                let limit = Duration::from_millis(100);
+                *fast <= limit && (backend != "tp" || *detached <= limit)
+            },
+        )
+        .with_context(|| format!("{backend}: fast and detached after kill -9"))?;
     }
     Ok(())
+}
+
+/// How long until reads are fast, and until nothing is attached.
+fn killed(backend: &str) -> Result<(Duration, Duration)> {
+    let (before, links) = (programs::loaded()?, programs::links()?);
+    let agent = slowed(backend)?;
+    ensure!(
+        programs::links()?.len() > links.len(),
+        "nothing is attached"
+    );
+    agent.signal(libc::SIGKILL);
+    let start = Instant::now();
+    let fast = fast_again(Duration::from_secs(5))?;
+    // Taking kprobes down waits for several RCU grace periods, and fentry for an RCU tasks one at each
+    // function, which the kernel polls at 100 ms: no longer delaying, they are gone later.
+    programs::wait_gone(programs::links, &links, Duration::from_secs(5))?;
+    let detached = start.elapsed();
+    programs::wait_gone(programs::loaded, &before, Duration::from_secs(5))?;
+    println!(
+        "{backend}: after kill -9: fast {fast:?}, nothing attached {detached:?}, programs freed {:?}",
+        start.elapsed()
+    );
+    Ok((fast, detached))
 }
 
 /// A stopped agent does not renew the lease: delays end within 5 s, and come back when it goes on.
