@@ -2,8 +2,8 @@
 //! it did not write: fio, and system calls timed by the caller.
 
 pub mod agent;
-pub mod dump;
 pub mod demo;
+pub mod dump;
 pub mod fio;
 pub mod programs;
 pub mod record;

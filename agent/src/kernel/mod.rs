@@ -6,8 +6,8 @@ mod empty;
 mod hook;
 mod measure;
 mod prog_info;
-mod types;
 mod prompt_end;
+mod types;
 
 pub use delay::{DelayProbe, KernelLog, Sample};
 pub use empty::{EmptyProbe, measure_programs};
