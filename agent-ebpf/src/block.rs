@@ -72,7 +72,10 @@ static STARTS: Array<[Start; WAYS]> = Array::with_max_entries(TAGS, 0);
 
 /// Commands of the submitters, by tag and way.
 #[map]
-static COMMS: Array<[[u8; 16]; WAYS]> = Array::with_max_entries(TAGS, 0);
+static COMMS: Array<[u8; 16]> = Array::with_max_entries(TAGS * WAYS as u32, 0);
+
+/// No place in `COMMS`.
+const NOWHERE: u32 = u32::MAX;
 
 /// One entry: not 0 once a request came by that the kernel had not stamped at issue. User space sets it
 /// before, where it knows.
@@ -100,7 +103,7 @@ fn unstamped() -> bool {
 
 /// The entry of a request, or a free one if `or_free`, with its place in `COMMS`.
 #[inline(always)]
-fn start(request: *const u8, or_free: bool) -> Option<(&'static mut Start, u32, usize)> {
+fn start(request: *const u8, or_free: bool) -> Option<(&'static mut Start, u32)> {
     let tag: u32 = read(request, &RQ_TAG);
     let tag = tag & (TAGS - 1);
     // SAFETY: the kernel gave the pointer. A request is with one CPU at a time; two CPUs that take the same
@@ -108,7 +111,7 @@ fn start(request: *const u8, or_free: bool) -> Option<(&'static mut Start, u32, 
     let ways = unsafe { &mut *STARTS.get_ptr_mut(tag)? };
     for (way, start) in ways.iter_mut().enumerate() {
         if start.request == request as u64 || (or_free && start.request == 0) {
-            return Some((start, tag, way));
+            return Some((start, tag * WAYS as u32 + way as u32));
         }
     }
     None
@@ -120,7 +123,7 @@ fn remember(request: *const u8, issued: bool) {
     if !stamp && !measure::by(Field::Comm) {
         return;
     }
-    let Some((start, tag, way)) = start(request, true) else {
+    let Some((start, place)) = start(request, true) else {
         if !has(&PLUG_TIME) || measure::by(Field::Comm) {
             measure::count(Loss::Lost);
         }
@@ -130,7 +133,7 @@ fn remember(request: *const u8, issued: bool) {
     let new = start.request == 0;
     start.request = request as u64;
     if measure::by(Field::Comm) && new {
-        remember_comm(tag, way);
+        remember_comm(place);
     }
     if stamp {
         // SAFETY: a helper without arguments.
@@ -143,10 +146,10 @@ fn remember(request: *const u8, issued: bool) {
 /// Whoever inserts or issues the request first: mostly who submitted it. A kworker is named too where the
 /// block layer ran the queue in its own thread.
 #[inline(always)]
-fn remember_comm(tag: u32, way: usize) {
-    if let (Some(comms), Ok(comm)) = (COMMS.get_ptr_mut(tag), bpf_get_current_comm()) {
+fn remember_comm(place: u32) {
+    if let (Some(entry), Ok(comm)) = (COMMS.get_ptr_mut(place), bpf_get_current_comm()) {
         // SAFETY: the kernel gave the pointer; the entry goes with the request's in `STARTS`.
-        unsafe { (*comms)[way & (WAYS - 1)] = comm };
+        unsafe { *entry = comm };
     }
 }
 
@@ -223,11 +226,11 @@ fn completed(request: *const u8, bytes: u32) {
     let sequence_end = op == op::WRITE && bytes == 0;
 
     let mut issue_ns: u64 = read(request, &RQ_IO_START_NS);
-    let mut comm = [0; 16];
+    let mut place = NOWHERE;
     if issue_ns == 0 || has(&PLUG_TIME) || measure::by(Field::Comm) {
-        remembered(request, &mut issue_ns, &mut comm);
+        remembered(request, &mut issue_ns, &mut place);
     }
-    let Some(mut row) = measure::row(slot(request, op, comm)) else {
+    let Some(mut row) = measure::row(slot(request, op, place)) else {
         return measure::count(Loss::Lost);
     };
     if !sequence_end {
@@ -254,53 +257,54 @@ fn completed(request: *const u8, bytes: u32) {
 /// The slot of a request's series. Without cgroup and command it is known by queue and operation, and mostly
 /// the same as before on this CPU.
 #[inline(always)]
-fn slot(request: *const u8, op: u32, comm: [u8; 16]) -> u32 {
-    let queue: *const u8 = read(request, &RQ_QUEUE);
+fn slot(request: *const u8, op: u32, place: u32) -> u32 {
     if measure::by(Field::Comm) || measure::by(Field::Cgroup) {
-        return find_slot(request, queue, op, comm);
+        return find_slot(request, op, place);
     }
+    let queue: *const u8 = read(request, &RQ_QUEUE);
     let Some(last) = LAST.get_ptr_mut(op) else {
-        return find_slot(request, queue, op, comm);
+        return find_slot(request, op, place);
     };
     // SAFETY: this CPU's own entry; used by one program.
     let last = unsafe { &mut *last };
     if last.queue != queue as u64 {
-        last.slot = find_slot(request, queue, op, comm).into();
+        last.slot = find_slot(request, op, place).into();
         last.queue = queue as u64;
     }
     last.slot as u32
 }
 
-#[inline(always)]
-fn find_slot(request: *const u8, queue: *const u8, op: u32, comm: [u8; 16]) -> u32 {
-    measure::slot(&Key {
+/// Out of line, as it is seldom needed, and the program is then short and needs little stack: with 64 bytes
+/// or more it gets its stack elsewhere in memory since 6.13.
+#[inline(never)]
+fn find_slot(request: *const u8, op: u32, place: u32) -> u32 {
+    let mut key = Key {
         op,
-        device: device(request, queue),
-        cgroup: if measure::by(Field::Cgroup) {
-            cgroup(request)
-        } else {
-            0
-        },
-        comm,
+        device: device(request),
         ..Key::default()
-    })
+    };
+    if measure::by(Field::Cgroup) {
+        key.cgroup = cgroup(request);
+    }
+    if measure::by(Field::Comm)
+        && let Some(comm) = COMMS.get_ptr(place)
+    {
+        // SAFETY: the kernel gave the pointer; the entry is the request's until its tag is free.
+        key.comm = unsafe { *comm };
+    }
+    measure::slot(&key)
 }
 
-/// What is remembered of a request, which ends here.
+/// What is remembered of a request, which ends here, and its place in `COMMS`.
 #[inline(always)]
-fn remembered(request: *const u8, issue_ns: &mut u64, comm: &mut [u8; 16]) {
-    let Some((start, tag, way)) = start(request, false) else {
+fn remembered(request: *const u8, issue_ns: &mut u64, place: &mut u32) {
+    let Some((start, found)) = start(request, false) else {
         return;
     };
     if start.issue_ns != 0 {
         *issue_ns = start.issue_ns;
     }
-    if measure::by(Field::Comm)
-        && let Some(comms) = COMMS.get_ptr(tag)
-    {
-        // SAFETY: as in `remember_comm`.
-        *comm = unsafe { (*comms)[way & (WAYS - 1)] };
-    }
+    *place = found;
     start.request = 0;
 }
 
@@ -331,11 +335,11 @@ fn operation(flags: u32) -> u32 {
 /// `request->q->disk`, or `request->rq_disk` on older kernels, as major << 20 | minor. A request without a
 /// disk has device 0.
 #[inline(always)]
-fn device(request: *const u8, queue: *const u8) -> u32 {
+fn device(request: *const u8) -> u32 {
     let disk: *const u8 = if has(&RQ_DISK) {
         read(request, &RQ_DISK)
     } else {
-        read(queue, &QUEUE_DISK)
+        read(read(request, &RQ_QUEUE), &QUEUE_DISK)
     };
     if disk.is_null() {
         return 0;
