@@ -47,7 +47,8 @@ macro_rules! offsets {
 }
 
 offsets!(RQ_START_NS RQ_IO_START_NS RQ_CMD_FLAGS RQ_FLAGS RQ_DATA_LEN RQ_QUEUE RQ_DISK QUEUE_DISK
-    DISK_MAJOR DISK_MINOR RQ_BIO BIO_BLKG BLKG_BLKCG BLKCG_CGROUP CGROUP_KN KN_ID PLUG_TIME FLUSH_SEQ_BIT RQ_TAG);
+    DISK_MAJOR DISK_MINOR RQ_BIO BIO_BLKG BLKG_BLKCG BLKCG_CGROUP CGROUP_KN KN_ID PLUG_TIME FLUSH_SEQ_BIT RQ_TAG
+    RQ_INTERNAL_TAG);
 
 /// Histograms of a series.
 const METRICS: usize = COUNT;
@@ -63,6 +64,9 @@ struct Start {
 
 /// Requests with the same tag that can be remembered at once: of other devices and hardware queues.
 const WAYS: usize = 8;
+/// `BLK_MQ_NO_TAG`
+const NO_TAG: u32 = u32::MAX;
+
 /// Tags told apart.
 const TAGS: u32 = 1024;
 
@@ -104,7 +108,11 @@ fn unstamped() -> bool {
 /// The entry of a request, or a free one if `or_free`, with its place in `COMMS`.
 #[inline(always)]
 fn start(request: *const u8, or_free: bool) -> Option<(&'static mut Start, u32)> {
-    let tag: u32 = read(request, &RQ_TAG);
+    // With a scheduler the driver's tag comes and goes with each hand-over; the scheduler's stays.
+    let mut tag: u32 = read(request, &RQ_INTERNAL_TAG);
+    if tag == NO_TAG {
+        tag = read(request, &RQ_TAG);
+    }
     let tag = tag & (TAGS - 1);
     // SAFETY: the kernel gave the pointer. A request is with one CPU at a time; two CPUs that take the same
     // free entry lose one start, which its completion finds out.

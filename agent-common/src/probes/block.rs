@@ -125,6 +125,7 @@ pub(super) const PROBE: Probe = Probe {
         offset("RQ_DATA_LEN", &[("request", "__data_len")]),
         offset("RQ_QUEUE", &[("request", "q")]),
         offset("RQ_TAG", &[("request", "tag")]),
+        offset("RQ_INTERNAL_TAG", &[("request", "internal_tag")]),
         Constant {
             global: "RQ_DISK",
             value: Value::Offset(&[("request", "rq_disk")]),

@@ -111,7 +111,7 @@ fn total(dump: &Dump, disk: &str, op: &str) -> u64 {
 /// Time in which what one CPU has counted, and another is about to count, is counted by both.
 const SETTLED: Duration = Duration::from_millis(100);
 
-/// Waits until the disk has completed nothing for a while.
+/// Waits until the disk has completed nothing for a while, or for two seconds on a busy machine.
 fn quiet(disk: &str) -> Result<()> {
     // SAFETY: sync has no arguments and cannot fail.
     unsafe { libc::sync() };
@@ -119,7 +119,7 @@ fn quiet(disk: &str) -> Result<()> {
         let now = diskstats(disk)?;
         Ok(OPS.iter().map(|op| now.of(op)).sum())
     };
-    for _ in 0..100 {
+    for _ in 0..10 {
         let before = sum()?;
         std::thread::sleep(2 * SETTLED);
         if sum()? == before {
