@@ -11,6 +11,8 @@ pub const READ: &[u64] = arch::READ;
 pub const WRITE: &[u64] = arch::WRITE;
 /// `open`, `openat`, `openat2`, `creat`: all call `do_sys_openat2` (`fs/open.c`).
 pub const OPEN: &[u64] = arch::OPEN;
+/// `fsync`, `fdatasync`: both call `vfs_fsync_range` (`fs/sync.c`).
+pub const FSYNC: &[u64] = arch::FSYNC;
 
 // From arch/x86/entry/syscalls/syscall_64.tbl.
 #[cfg(any(bpf_target_arch = "x86_64", target_arch = "x86_64"))]
@@ -18,6 +20,7 @@ mod arch {
     pub(super) const READ: &[u64] = &[0, 17];
     pub(super) const WRITE: &[u64] = &[1, 18];
     pub(super) const OPEN: &[u64] = &[2, 257, 437, 85];
+    pub(super) const FSYNC: &[u64] = &[74, 75];
 }
 
 // From include/uapi/asm-generic/unistd.h: there is no open(2) and no creat(2).
@@ -26,4 +29,5 @@ mod arch {
     pub(super) const READ: &[u64] = &[63, 67];
     pub(super) const WRITE: &[u64] = &[64, 68];
     pub(super) const OPEN: &[u64] = &[56, 437];
+    pub(super) const FSYNC: &[u64] = &[82, 83];
 }

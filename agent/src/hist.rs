@@ -13,6 +13,7 @@ use crate::{
     measure::{Measurement, default_fields, find_field, find_probe, in_order, parse_fields},
     plan,
     report::dump::Dump,
+    session::SYSCALL_ENTRY,
 };
 
 /// What was asked.
@@ -124,8 +125,10 @@ impl<'a> Source<'a> {
     /// The agent at `socket`, if there is one whose probe tells apart what is needed; else the probe is
     /// loaded here.
     fn open(request: &Request, socket: &'a Path) -> Result<Self, Failure> {
+        let mut agent = false;
         match call::<Vec<crate::report::probes::Row>>(socket, &Command::ProbeList) {
             Ok(rows) => {
+                agent = true;
                 let serves = rows.iter().any(|row| {
                     row.name == request.probe.name
                         && row.loaded
@@ -145,8 +148,15 @@ impl<'a> Source<'a> {
         plan::may_load(&facts, "iolag hist")?;
         let types = HostTypes::read(&facts)?;
         let backend = request.backend.as_deref();
-        Measurement::start(request.probe, &request.fields(), &types, backend)
-            .map(|own| Self::Own(Box::new(own)))
+        let own = Measurement::start(request.probe, &request.fields(), &types, backend)?;
+        if agent && own.probe().attached_at(SYSCALL_ENTRY) {
+            log::warn!(
+                "the running agent's delays end before this probe's clock starts: to measure them, \
+                 iolag probe load {}",
+                request.probe.name
+            );
+        }
+        Ok(Self::Own(Box::new(own)))
     }
 
     fn dump(&self, request: &Request) -> Result<Dump, Failure> {

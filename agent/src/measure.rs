@@ -72,6 +72,9 @@ impl Measurement {
                     .collect(),
             })
             .collect();
+        // Where not all that the kernel side tells apart was asked for, several series have the same labels.
+        let names: Vec<&str> = fields.iter().map(|field| field.name()).collect();
+        dump.select(&[], &names);
         if probe
             .keys
             .iter()

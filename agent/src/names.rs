@@ -62,6 +62,9 @@ impl Names {
 
     /// A block device's name, or `major:minor` if it is none or has gone.
     fn device(&mut self, device: u32) -> String {
+        if device == 0 {
+            return NONE.into();
+        }
         let root = &self.root;
         self.devices
             .entry(device)
@@ -88,6 +91,9 @@ impl Names {
 
     /// The type of the file system on a device as it is mounted, or what its magic number tells.
     fn file_system(&mut self, device: u32, magic: u32) -> String {
+        if device == 0 && magic == 0 {
+            return NONE.into();
+        }
         let root = &self.root;
         self.file_systems
             .get_or_insert_with(|| mounted(root))
@@ -101,8 +107,25 @@ impl Names {
     }
 }
 
-/// File systems that are in no mount table (`include/uapi/linux/magic.h`).
-const MAGIC: [(u32, &str); 8] = [
+/// What has no device or file: an open that failed, a bad descriptor, a request without a disk.
+const NONE: &str = "none";
+
+/// File systems that are in no mount table, or not in ours (`include/uapi/linux/magic.h`).
+const MAGIC: [(u32, &str); 22] = [
+    (0xef53, "ext4"),
+    (0x5846_5342, "xfs"),
+    (0x9123_683e, "btrfs"),
+    (0xf2f5_2010, "f2fs"),
+    (0x794c_7630, "overlay"),
+    (0x6573_5546, "fuse"),
+    (0x6969, "nfs"),
+    (0x4d44, "vfat"),
+    (0x7371_7368, "squashfs"),
+    (0x8584_58f6, "ramfs"),
+    (0x6367_7270, "cgroup2"),
+    (0x0027_e0eb, "cgroup"),
+    (0x7472_6163, "tracefs"),
+    (0x6e73_6673, "nsfs"),
     (0x534f_434b, "sockfs"),
     (0x5049_5045, "pipefs"),
     (0x0904_1934, "anon_inodefs"),

@@ -35,6 +35,15 @@ impl Probes {
             .find(|measurement| measurement.probe().probe.name == name)
     }
 
+    /// How many loaded probes have a program at `symbol`.
+    #[must_use]
+    pub fn attached_at(&self, symbol: &str) -> usize {
+        self.loaded
+            .iter()
+            .filter(|measurement| measurement.probe().attached_at(symbol))
+            .count()
+    }
+
     /// A row for each probe of the catalogue.
     #[must_use]
     pub fn rows(&self) -> Vec<Row> {

@@ -13,7 +13,7 @@ use crate::{
     kernel::{DelayProbe, KernelLog, now_ns},
     plan::{self, Choice},
     probes::Probes,
-    report::{self, Rule, SCHEMA, Status},
+    report::{self, Rule, SCHEMA, Status, probes::Row},
 };
 
 /// Delays end this long after the last renewal. One more hit may begin just before that and take up
@@ -22,12 +22,17 @@ pub const LEASE: Duration = Duration::from_millis(3_500);
 /// How often the agent renews. Two renewals may be lost before a delay is cut.
 pub const RENEWAL: Duration = Duration::from_secs(1);
 
+/// The tracepoint at which probes and delays meet, and at which their order matters.
+pub const SYSCALL_ENTRY: &str = "sys_enter";
+
 pub struct Session {
     probe: DelayProbe,
     rules: Vec<Rule>,
     choice: Choice,
     started: Instant,
     probes: Probes,
+    /// Probes at [`SYSCALL_ENTRY`] when the delays were attached.
+    measured_at_entry: usize,
 }
 
 impl Session {
@@ -44,6 +49,7 @@ impl Session {
             choice,
             started: Instant::now(),
             probes: Probes::new(facts.clone()),
+            measured_at_entry: 0,
         };
         Ok((session, log))
     }
@@ -54,9 +60,45 @@ impl Session {
         &self.probes
     }
 
-    /// The measuring probes, to load or unload one.
-    pub fn probes_mut(&mut self) -> &mut Probes {
-        &mut self.probes
+    /// Loads a measuring probe, as [`Probes::load`].
+    ///
+    /// # Errors
+    /// As [`Probes::load`]; or the delays cannot be attached again.
+    pub fn load_probe(&mut self, name: &str, by: &[String], backend: &str) -> Result<Row, Failure> {
+        let row = self.probes.load(name, by, backend)?;
+        self.delays_last()?;
+        Ok(row)
+    }
+
+    /// Loads the probes that `run --probes` names, as [`Probes::load_named`].
+    ///
+    /// # Errors
+    /// As [`Self::load_probe`].
+    pub fn load_probes(&mut self, names: &[String]) -> Result<(), Failure> {
+        self.probes.load_named(names)?;
+        self.delays_last()
+    }
+
+    /// Unloads a measuring probe, as [`Probes::unload`].
+    ///
+    /// # Errors
+    /// As [`Probes::unload`].
+    pub fn unload_probe(&mut self, name: &str) -> Result<(), Failure> {
+        self.probes.unload(name)?;
+        self.measured_at_entry = self.probes.attached_at(SYSCALL_ENTRY);
+        Ok(())
+    }
+
+    /// Programs at a tracepoint run in the order in which they were attached, so a delay attached before a
+    /// probe would end before that probe's clock starts. At functions it is the other way round: what was
+    /// attached last runs first.
+    fn delays_last(&mut self) -> Result<(), Failure> {
+        let measured = self.probes.attached_at(SYSCALL_ENTRY);
+        if measured > self.measured_at_entry {
+            self.probe.attach_last(SYSCALL_ENTRY)?;
+        }
+        self.measured_at_entry = measured;
+        Ok(())
     }
 
     /// Replaces the rule of that name; a delay of 0 removes it.

@@ -59,6 +59,28 @@ pub fn random_reads(mut fio: Command, file: &Path, runtime: Duration) -> Result<
     parse(&serde_json::from_str(&text[start..]).context("failed to read fio's JSON")?)
 }
 
+/// Runs psync 4k direct I/O at queue depth 1, with what `fio` asks for besides, and returns fio's JSON.
+///
+/// # Errors
+/// fio fails, or says something that is not its JSON.
+pub fn psync_direct(mut fio: Command) -> Result<Value> {
+    let output = fio
+        .args(["--name=iolag", "--bs=4k", "--direct=1", "--ioengine=psync"])
+        .arg("--output-format=json")
+        .output()
+        .context("failed to run fio")?;
+    if !output.status.success() {
+        bail!(
+            "failed to run fio: {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    let text = String::from_utf8(output.stdout)?;
+    let start = text.find('{').context("fio printed no JSON")?;
+    serde_json::from_str(&text[start..]).context("failed to read fio's JSON")
+}
+
 fn parse(report: &Value) -> Result<Latency> {
     let read = &report["jobs"][0]["read"];
     let clat = &read["clat_ns"];

@@ -4,11 +4,12 @@
 //! To add a probe: a row here, an object of the same name in `agent-ebpf`.
 
 pub mod block;
+pub mod vfs;
 
 use crate::catalogue::Backend;
 
 /// All measuring probes.
-pub const PROBES: &[&Probe] = &[&block::PROBE];
+pub const PROBES: &[&Probe] = &[&block::PROBE, &vfs::PROBE];
 
 /// A loadable unit that measures.
 #[derive(Debug)]
@@ -172,7 +173,7 @@ pub enum Loss {
     Starts,
     /// Operations whose end was seen and recorded.
     Completions,
-    /// Starts that were forgotten, because the table of starts was full.
+    /// Starts that were forgotten, because the table of starts was full or their end was missed.
     Lost,
     /// Values beyond the last bucket.
     Overflowed,
@@ -186,10 +187,12 @@ pub enum Loss {
     Abandoned,
     /// Operations that failed; they are recorded like the others.
     Errors,
+    /// Ends of operations that had begun before the probe was attached, or never did. No loss.
+    Early,
 }
 
 /// Entries of `LEDGER`.
-pub const LOSSES: usize = Loss::Errors as usize + 1;
+pub const LOSSES: usize = Loss::Early as usize + 1;
 
 #[must_use]
 pub fn probe(name: &str) -> Option<&'static Probe> {

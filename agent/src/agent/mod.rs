@@ -44,7 +44,7 @@ pub fn run(
     let prompt_end = PromptEnd::attach();
     let mut claim = Claim::new(socket)?;
     let (mut session, log) = Session::start(choice, &facts)?;
-    session.probes_mut().load_named(probes)?;
+    session.load_probes(probes)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

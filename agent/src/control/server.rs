@@ -137,12 +137,12 @@ fn execute(session: &Shared, command: &Command, socket: &str) -> Result<Value, F
         }
         Command::ProbeList => to_value(&session.probes().rows()),
         Command::ProbeLoad { probe, by, backend } => {
-            let row = session.probes_mut().load(probe, by, backend)?;
+            let row = session.load_probe(probe, by, backend)?;
             info!("probe {probe} is loaded");
             to_value(&row)
         }
         Command::ProbeUnload { probe } => {
-            session.probes_mut().unload(probe)?;
+            session.unload_probe(probe)?;
             info!("probe {probe} is unloaded");
             Ok(Value::Null)
         }

@@ -11,6 +11,7 @@ use anyhow::{Context as _, anyhow};
 use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{Array, MapData, PerCpuArray},
+    programs::RawTracePoint,
 };
 use aya_log::EbpfLogger;
 use log::{Log, debug, warn};
@@ -114,6 +115,29 @@ impl DelayProbe {
         self.control
             .set(0, control, 0)
             .context("failed to write the delays to the kernel")
+    }
+
+    /// Attaches anew what is at the tracepoint `symbol`, behind all that was attached there since; nothing is
+    /// delayed there meanwhile (some ms).
+    ///
+    /// # Errors
+    /// The kernel refuses it now.
+    pub fn attach_last(&mut self, symbol: &str) -> anyhow::Result<()> {
+        let Some(attached) = self.attached.iter().find(|attached| {
+            attached.attempt.backend == Backend::Tp && attached.attempt.symbol == symbol
+        }) else {
+            return Ok(());
+        };
+        let failed = || format!("failed to attach the delays at {symbol} again");
+        let program = self
+            .ebpf
+            .program_mut(&attached.program)
+            .ok_or_else(|| anyhow!("failed to find program {}", attached.program))?;
+        let program: &mut RawTracePoint = program.try_into().with_context(failed)?;
+        program.unload().with_context(failed)?;
+        attach(&mut self.ebpf, None, &attached.program, attached.attempt)
+            .map_err(anyhow::Error::msg)
+            .with_context(failed)
     }
 
     /// Reads what was recorded at the point in `slot`.

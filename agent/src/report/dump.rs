@@ -30,7 +30,7 @@ pub struct Dump {
     pub series: Vec<Series>,
 }
 
-/// Counts. The first four are the books, the others are what was lost.
+/// Counts. The first five are the books, the others are what was lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// Operations whose start was seen.
@@ -41,7 +41,9 @@ pub struct Ledger {
     pub abandoned: u64,
     /// Operations that failed; they are recorded like the others.
     pub errors: u64,
-    /// Starts that were forgotten because their table was full.
+    /// Ends of operations that had begun before the probe was attached, or never did; they are no loss.
+    pub early: u64,
+    /// Starts that were forgotten because their table was full or their end was missed.
     pub lost: u64,
     /// Runs of the programs that the kernel skipped, by its own count.
     pub missed: u64,
@@ -108,6 +110,7 @@ impl Ledger {
             completions: of(Loss::Completions),
             abandoned: of(Loss::Abandoned),
             errors: of(Loss::Errors),
+            early: of(Loss::Early),
             lost: of(Loss::Lost),
             missed,
             overflowed: of(Loss::Overflowed),
@@ -137,6 +140,7 @@ impl Ledger {
             completions: less(|l| l.completions),
             abandoned: less(|l| l.abandoned),
             errors: less(|l| l.errors),
+            early: less(|l| l.early),
             lost: less(|l| l.lost),
             missed: less(|l| l.missed),
             overflowed: less(|l| l.overflowed),

@@ -4,7 +4,7 @@
 use std::{path::PathBuf, process::Command};
 
 use anyhow::Result;
-use iolag_tests::truth::{Place, block};
+use iolag_tests::truth::{Place, block, vfs};
 
 fn fio() -> Command {
     Command::new(std::env::var_os("IOLAG_FIO").expect("checked before"))
@@ -49,4 +49,36 @@ fn block_anchor_3_queue_device_and_total_are_always_there() {
 #[test]
 fn block_books_balance_when_tasks_die_and_series_run_out() {
     check(block::books_balance_when_tasks_die_and_series_run_out);
+fn vfs_counts_are_exact() {
+    check(|place| vfs::counts_are_exact(place, "tp"));
+}
+
+#[test]
+fn anchor_8_vfs_sees_fsync_and_fdatasync() {
+    check(|place| vfs::anchor_8_fsync_and_fdatasync_are_seen(place, "tp"));
+}
+
+#[test]
+fn vfs_shows_injected_delays_and_nowhere_else() {
+    check(|place| vfs::injected_delays_show_and_nowhere_else(place, "tp"));
+}
+
+#[test]
+fn vfs_shows_delays_attached_later() {
+    check(|place| vfs::delays_attached_later_show_at_tracepoints_only(place, "tp"));
+}
+
+#[test]
+fn vfs_latencies_agree_with_fio() {
+    check(|place| vfs::latencies_agree_with_fio(place, "tp"));
+}
+
+#[test]
+fn anchor_6_vfs_books_balance_when_tasks_die_inside() {
+    check(|place| vfs::anchor_6_books_balance_when_tasks_die_inside(place, "tp"));
+}
+
+#[test]
+fn vfs_operations_older_than_the_probe_are_no_loss() {
+    check(|place| vfs::operations_older_than_the_probe_are_no_loss(place, "tp"));
 }

@@ -36,6 +36,9 @@ pub const TESTS: &[Test] = &[
     test("truth-block-anchor-3", truth::block_anchor_3),
     test("truth-block-books", truth::block_books),
     test("demo", demo::figures),
+    test("truth-vfs-fentry", truth::vfs_fentry),
+    test("truth-vfs-kprobe", truth::vfs_kprobe),
+    test("truth-vfs-tp", truth::vfs_tp),
 ];
 
 const fn test(name: &'static str, run: fn() -> Result<()>) -> Test {

@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use anyhow::Result;
-use iolag_tests::truth::{Place, block};
+use iolag_tests::truth::{Place, block, vfs};
 
 use crate::guest;
 
-fn check(run: fn(&Place<'_>) -> Result<()>) -> Result<()> {
-    run(&Place {
+fn run(check: &dyn Fn(&Place<'_>) -> Result<()>) -> Result<()> {
+    check(&Place {
         program: Path::new("/iolag"),
         fio: guest::fio,
         dir: "/mnt".into(),
@@ -18,7 +18,36 @@ fn check(run: fn(&Place<'_>) -> Result<()>) -> Result<()> {
 }
 
 pub fn block_counts() -> Result<()> {
-    check(block::counts_lie_between_two_readings_of_diskstats)
+    run(&block::counts_lie_between_two_readings_of_diskstats)
+}
+
+pub fn vfs_fentry() -> Result<()> {
+    vfs_through("fentry")
+}
+
+pub fn vfs_kprobe() -> Result<()> {
+    vfs_through("kprobe")
+}
+
+pub fn vfs_tp() -> Result<()> {
+    vfs_through("tp")
+}
+
+/// All checks of the probe `vfs`, the delays and the probe attached through one backend.
+fn vfs_through(backend: &'static str) -> Result<()> {
+    type Check = fn(&Place<'_>, &str) -> Result<()>;
+    let checks: [Check; 7] = [
+        vfs::counts_are_exact,
+        vfs::anchor_8_fsync_and_fdatasync_are_seen,
+        vfs::injected_delays_show_and_nowhere_else,
+        vfs::delays_attached_later_show_at_tracepoints_only,
+        vfs::anchor_6_books_balance_when_tasks_die_inside,
+        vfs::operations_older_than_the_probe_are_no_loss,
+        vfs::latencies_agree_with_fio,
+    ];
+    checks
+        .iter()
+        .try_for_each(|check| run(&|place| check(place, backend)))
 }
 
 pub fn block_oracle() -> Result<()> {

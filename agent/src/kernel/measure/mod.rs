@@ -196,6 +196,22 @@ impl MeasureProbe {
             .flat_map(|part| part.programs.iter().copied())
     }
 
+    /// Whether one of the attached programs is at `symbol`.
+    #[must_use]
+    pub fn attached_at(&self, symbol: &str) -> bool {
+        let hooks = self
+            .probe
+            .parts
+            .iter()
+            .flat_map(|part| part.variants)
+            .flat_map(|variant| variant.hooks);
+        let at: Vec<_> = hooks
+            .filter(|hook| hook.symbols.contains(&symbol))
+            .map(|hook| hook.program)
+            .collect();
+        self.programs().any(|program| at.contains(&program))
+    }
+
     /// All series with what was recorded since the probe was loaded; of each CPU by itself if `by_cpu`.
     ///
     /// # Errors

@@ -3,11 +3,13 @@
 use aya::include_bytes_aligned;
 
 static BLOCK: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/block"));
+static VFS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vfs"));
 
 /// The object of a probe.
 pub fn object(probe: &str) -> Option<&'static [u8]> {
     match probe {
         "block" => Some(BLOCK),
+        "vfs" => Some(VFS),
         _ => None,
     }
 }

@@ -1,0 +1,176 @@
+//! Reads, writes, opens and fsyncs, from the functions behind them or from the system calls.
+//!
+//! The functions see every caller (system calls, the kernel's own, `io_uring` where it passes them); `tp`
+//! sees the 64-bit system calls of `crate::syscalls` only.
+
+use super::{Constant, Field, Hook, KeyField, Kind, Metric, Part, Probe, Unit, Value, Variant};
+use crate::catalogue::Backend;
+
+/// Places of the operations in `ops`.
+pub mod op {
+    pub const READ: u32 = 0;
+    pub const WRITE: u32 = 1;
+    pub const OPEN: u32 = 2;
+    pub const FSYNC: u32 = 3;
+    pub const LOOKUP: u32 = 4;
+}
+
+const fn hook(program: &'static str, kind: Kind, symbols: &'static [&'static str]) -> Hook {
+    Hook {
+        program,
+        kind,
+        symbols,
+        arguments: None,
+    }
+}
+
+const fn syscall_hook(program: &'static str, tracepoint: &'static [&'static str]) -> Hook {
+    Hook {
+        program,
+        kind: Kind::TpBtf,
+        symbols: tracepoint,
+        arguments: Some(2),
+    }
+}
+
+const READ: &[&str] = &["vfs_read"];
+const WRITE: &[&str] = &["vfs_write"];
+const OPEN: &[&str] = &["do_sys_openat2"];
+/// Not `vfs_fsync`, which is only a wrapper that fsync(2) does not pass (`fs/sync.c`).
+const FSYNC: &[&str] = &["vfs_fsync_range"];
+/// Static both; which of them is not inlined depends on the kernel.
+const LOOKUP: &[&str] = &["lookup_slow", "__lookup_slow"];
+
+/// What a task leaves behind that dies inside an operation.
+const PROCESS_EXIT: Hook = hook("process_exit", Kind::RawTp, &["sched_process_exit"]);
+
+// Ends are attached before starts: a start whose end is not yet watched would never end.
+pub(super) const PROBE: Probe = Probe {
+    name: "vfs",
+    help: "time in read, write, open, fsync and in lookups that miss the dentry cache",
+    metrics: &[Metric {
+        name: "latency",
+        unit: Unit::Nanoseconds,
+        help: "from the operation's entry to its return; of one inside another of its kind, the outer's",
+    }],
+    keys: &[
+        KeyField {
+            field: Field::Op,
+            default: true,
+        },
+        KeyField {
+            field: Field::Fs,
+            default: true,
+        },
+        KeyField {
+            field: Field::Device,
+            default: true,
+        },
+        KeyField {
+            field: Field::Cgroup,
+            default: false,
+        },
+        KeyField {
+            field: Field::Comm,
+            default: false,
+        },
+    ],
+    ops: &["read", "write", "open", "fsync", "lookup"],
+    parts: &[
+        Part {
+            measures: "latency of read, write, open and fsync",
+            required: true,
+            variants: &[
+                Variant {
+                    backend: Backend::Fentry,
+                    hooks: &[
+                        PROCESS_EXIT,
+                        hook("fexit_read", Kind::Fexit, READ),
+                        hook("fexit_write", Kind::Fexit, WRITE),
+                        hook("fexit_open", Kind::Fexit, OPEN),
+                        hook("fexit_fsync", Kind::Fexit, FSYNC),
+                        hook("fentry_read", Kind::Fentry, READ),
+                        hook("fentry_write", Kind::Fentry, WRITE),
+                        hook("fentry_open", Kind::Fentry, OPEN),
+                        hook("fentry_fsync", Kind::Fentry, FSYNC),
+                    ],
+                },
+                Variant {
+                    backend: Backend::Kprobe,
+                    hooks: &[
+                        PROCESS_EXIT,
+                        hook("kretprobe_read", Kind::Kretprobe, READ),
+                        hook("kretprobe_write", Kind::Kretprobe, WRITE),
+                        hook("kretprobe_open", Kind::Kretprobe, OPEN),
+                        hook("kretprobe_fsync", Kind::Kretprobe, FSYNC),
+                        hook("kprobe_read", Kind::Kprobe, READ),
+                        hook("kprobe_write", Kind::Kprobe, WRITE),
+                        hook("kprobe_open", Kind::Kprobe, OPEN),
+                        hook("kprobe_fsync", Kind::Kprobe, FSYNC),
+                    ],
+                },
+                Variant {
+                    backend: Backend::Tp,
+                    hooks: &[
+                        PROCESS_EXIT,
+                        syscall_hook("sys_exit", &["sys_exit"]),
+                        syscall_hook("sys_enter", &["sys_enter"]),
+                    ],
+                },
+            ],
+        },
+        Part {
+            measures: "latency of lookups that miss the dentry cache",
+            required: false,
+            variants: &[
+                Variant {
+                    backend: Backend::Fentry,
+                    hooks: &[
+                        hook("fexit_lookup", Kind::Fexit, LOOKUP),
+                        hook("fentry_lookup", Kind::Fentry, LOOKUP),
+                    ],
+                },
+                Variant {
+                    backend: Backend::Kprobe,
+                    hooks: &[
+                        hook("kretprobe_lookup", Kind::Kretprobe, LOOKUP),
+                        hook("kprobe_lookup", Kind::Kprobe, LOOKUP),
+                    ],
+                },
+            ],
+        },
+    ],
+    constants: &[
+        offset("FILE_INODE", &[("file", "f_inode")]),
+        offset("INODE_SB", &[("inode", "i_sb")]),
+        offset("SB_DEV", &[("super_block", "s_dev")]),
+        offset("SB_MAGIC", &[("super_block", "s_magic")]),
+        offset("DENTRY_SB", &[("dentry", "d_sb")]),
+        offset("TASK_FILES", &[("task_struct", "files")]),
+        offset("FILES_FDT", &[("files_struct", "fdt")]),
+        offset("FDT_FD", &[("fdtable", "fd")]),
+        offset("FDT_MAX", &[("fdtable", "max_fds")]),
+        offset(
+            "REGS_NUMBER",
+            &[("pt_regs", "orig_ax"), ("pt_regs", "syscallno")],
+        ),
+        offset("REGS_FIRST", &[("pt_regs", "di"), ("pt_regs", "orig_x0")]),
+        // x86 marks 32-bit system calls there; absent elsewhere.
+        Constant {
+            global: "TASK_STATUS",
+            value: Value::Offset(&[("task_struct", "thread_info.status")]),
+        },
+        // The number of the helper, since 5.11 (3ca1032ab7ab): whether there is one.
+        Constant {
+            global: "CURRENT_TASK_BTF",
+            value: Value::Enumerator("BPF_FUNC_get_current_task_btf", super::ABSENT),
+        },
+    ],
+};
+
+const fn offset(global: &'static str, paths: &'static [(&'static str, &'static str)]) -> Constant {
+    Constant {
+        global,
+        value: Value::RequiredOffset(paths),
+    }
+}
