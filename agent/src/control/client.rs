@@ -17,6 +17,15 @@ use crate::failure::{FAILED, Failure, HOST};
 
 /// How long a command waits for an agent that does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// As `PATIENCE`, for what makes the kernel read programs: seconds on a slow machine.
+const LOADING: Duration = Duration::from_secs(30);
+
+fn patience(command: &Command) -> Duration {
+    match command {
+        Command::ProbeLoad { .. } => LOADING,
+        _ => PATIENCE,
+    }
+}
 
 /// Sends one command and waits for its answer.
 ///
@@ -25,7 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn call<T: DeserializeOwned>(socket: &Path, command: &Command) -> Result<T, Failure> {
     check_length(socket)?;
     let stream = connect(socket)?;
-    let line = exchange(&stream, &request(command)).map_err(|error| unanswered(socket, &error))?;
+    let patience = patience(command);
+    let line = exchange(&stream, &request(command), patience)
+        .map_err(|error| unanswered(socket, &error, patience))?;
     if line.is_empty() {
         return Err(Failure::new(
             FAILED,
@@ -40,8 +51,8 @@ pub fn call<T: DeserializeOwned>(socket: &Path, command: &Command) -> Result<T, 
 }
 
 /// Sends a line and reads one, or what there is of it when the other side closes.
-fn exchange(mut stream: &UnixStream, request: &str) -> io::Result<Vec<u8>> {
-    let deadline = Instant::now() + PATIENCE;
+fn exchange(mut stream: &UnixStream, request: &str, patience: Duration) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + patience;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(format!("{request}\n").as_bytes())?;
     let mut line = Vec::new();
@@ -62,11 +73,11 @@ fn exchange(mut stream: &UnixStream, request: &str) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-fn unanswered(socket: &Path, error: &io::Error) -> Failure {
+fn unanswered(socket: &Path, error: &io::Error, patience: Duration) -> Failure {
     let failure = |what: &str| Failure::new(FAILED, format!("{what} at {}", socket.display()));
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            failure(&format!("no answer within {} s from the agent", PATIENCE.as_secs()))
+            failure(&format!("no answer within {} s from the agent", patience.as_secs()))
                 .hint("it hangs or is stopped (its delays end by themselves); end it with kill, then: iolag run --detach")
         }
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {

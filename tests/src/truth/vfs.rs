@@ -8,7 +8,7 @@ use std::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
         unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     },
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -205,7 +205,6 @@ fn oracle_run(agent: &Agent, target: &Target, delay: Option<(&Agent, &str)>) -> 
     }
     done?;
     let after = agent.dump("vfs", &args)?;
-    no_losses(&after)?;
     Ok(ORACLE_OPS
         .iter()
         .map(|op| {
@@ -217,7 +216,16 @@ fn oracle_run(agent: &Agent, target: &Target, delay: Option<(&Agent, &str)>) -> 
 
 /// A file in memory: fsync is nothing there, and nothing else is slow.
 fn quiet_target() -> Result<Target> {
-    Target::new(&crate::agent::scratch_dir()?.join("oracle"))
+    // SAFETY: a C string; the descriptor is ours alone.
+    let fd = unsafe {
+        let fd = libc::memfd_create(c"oracle".as_ptr(), libc::MFD_CLOEXEC);
+        ensure!(fd >= 0, "no file in memory");
+        OwnedFd::from_raw_fd(fd)
+    };
+    let path = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    let target = Target { fd, path };
+    target.times("write", 1)?;
+    Ok(target)
 }
 
 /// The injector is the oracle: read, write and open take longer by what it injects, within one bucket, and
@@ -229,26 +237,47 @@ pub fn injected_delays_show_and_nowhere_else(place: &Place<'_>, backend: &str) -
     let agent = agent(place, backend, "op,comm")?;
     let target = quiet_target()?;
     for (delay, delay_ns) in [("1ms", 1_000_000), ("5ms", 5_000_000)] {
-        let plain = oracle_run(&agent, &target, None)?;
-        let slow = oracle_run(&agent, &target, Some((&agent, delay)))?;
-        for ((op, plain), slow) in ORACLE_OPS.iter().zip(&plain).zip(&slow) {
-            let (from, to) = (plain.quantile(0.5), slow.quantile(0.5));
-            println!("{backend} {op}, {delay}: median {from:?} -> {to:?} ns");
-            ensure!(
-                slow.count == ORACLE_CALLS as u64,
-                "{op}: {} of {ORACLE_CALLS}",
-                slow.count
-            );
-            if *op == "fsync" {
-                ensure!(to.1 < delay_ns / 2, "{op} moved to {to:?}");
-            } else {
-                let expected = (from.0 + delay_ns, from.1 + delay_ns);
-                ensure!(
-                    within_one_bucket(to, expected),
-                    "{op}: {to:?} ns, expected {expected:?}"
-                );
+        let mut told = Ok(());
+        for _ in 0..TRIES {
+            let plain = oracle_run(&agent, &target, None)?;
+            let slow = oracle_run(&agent, &target, Some((&agent, delay)))?;
+            told = moved_by(delay_ns, &plain, &slow);
+            if told.is_ok() {
+                break;
             }
         }
+        told.with_context(|| format!("{backend}, {delay}, in {TRIES} tries"))?;
+    }
+    no_losses(&agent.dump("vfs", &[])?)
+}
+
+/// Waits burn the CPU: on a machine where others want it too, a call that waited is likely to be put aside
+/// before it ends.
+const TRIES: usize = 5;
+
+fn moved_by(delay_ns: u64, plain: &[Sum], slow: &[Sum]) -> Result<()> {
+    for ((op, plain), slow) in ORACLE_OPS.iter().zip(plain).zip(slow) {
+        let (from, to) = (plain.quantile(0.5), slow.quantile(0.5));
+        println!("{op}, {delay_ns} ns: median {from:?} -> {to:?} ns");
+        ensure!(
+            slow.count == ORACLE_CALLS as u64,
+            "{op}: {} of {ORACLE_CALLS}",
+            slow.count
+        );
+        if *op == "fsync" {
+            ensure!(to.1 < delay_ns / 2, "{op} moved to {to:?}");
+            continue;
+        }
+        ensure!(
+            slow.buckets[0].0 + width(slow.buckets[0].0) > delay_ns,
+            "{op}: less than was injected: {:?}",
+            slow.buckets[0]
+        );
+        let expected = (from.0 + delay_ns, from.1 + delay_ns);
+        ensure!(
+            within_one_bucket(to, expected),
+            "{op}: {to:?} ns, expected {expected:?}"
+        );
     }
     Ok(())
 }
@@ -294,16 +323,25 @@ const QUANTILES: [(&str, f64); 3] = [
 /// They do not.
 pub fn latencies_agree_with_fio(place: &Place<'_>, backend: &str) -> Result<()> {
     let path = place.dir.join("iolag-vfs-fio");
+    let job = || {
+        let mut command = (place.fio)();
+        command
+            .args(["--rw=randrw", "--size=64M"])
+            .arg(format!("--filename={}", path.display()));
+        command
+    };
+    // What fio writes to lay the file out is no part of the job.
+    let mut layout = job();
+    layout.arg("--create_only=1");
+    fio::psync_direct(layout)?;
     let agent = agent(place, backend, "op,comm,device")?;
-    let mut command = (place.fio)();
+    let mut command = job();
     let program = Path::new(command.get_program())
         .file_name()
         .context("fio has no name")?;
     let comm: String = program.to_string_lossy().chars().take(15).collect();
     command
-        .args(["--rw=randrw", "--time_based", "--group_reporting"])
-        .args(["--percentile_list=50:99:99.9", "--size=64M"])
-        .arg(format!("--filename={}", path.display()))
+        .args(["--time_based", "--percentile_list=50:99:99.9"])
         // Long enough for the tail on real hardware; in an emulator, to be run at all.
         .arg(if place.emulated {
             "--runtime=5"
@@ -408,7 +446,7 @@ fn inside_read(syscall: &str) -> bool {
 }
 
 /// Tasks of the machine that are inside such a call now.
-fn tasks_inside() -> usize {
+fn tasks_inside() -> Vec<PathBuf> {
     let list = |path: &Path| {
         fs::read_dir(path)
             .into_iter()
@@ -419,7 +457,7 @@ fn tasks_inside() -> usize {
     list(Path::new("/proc"))
         .flat_map(|process| list(&process.join("task")).collect::<Vec<_>>())
         .filter(|task| inside_read(&task.join("syscall").to_string_lossy()))
-        .count()
+        .collect()
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd)> {
@@ -450,6 +488,7 @@ pub fn anchor_6_books_balance_when_tasks_die_inside(
     backend: &str,
 ) -> Result<()> {
     const STAY: usize = 7;
+    let before = tasks_inside();
     let agent = agent(place, backend, "op")?;
     let (reader, _writer) = pipe()?;
     for _ in 0..10 {
@@ -458,19 +497,21 @@ pub fn anchor_6_books_balance_when_tasks_die_inside(
     let stay = Blocked::new(STAY, &reader)?;
     stay.settle()?;
     let dump = agent.dump("vfs", &["--by", "op"])?;
-    let (open, inside) = (in_flight(&dump)?, tasks_inside());
+    let open = in_flight(&dump)?;
+    let mut inside = tasks_inside();
+    inside.retain(|task| !before.contains(task));
+    let inside = inside.len();
     println!(
-        "{backend}: {open} in flight by the books, {inside} inside by /proc; {}",
+        "{backend}: {open} in flight by the books, {inside} by /proc that were not inside before; {}",
         dump.0["ledger"]
     );
     ensure!(
         dump.ledger("starts")? > 1_000,
         "the stress was not measured"
     );
-    // Of the others that are inside, some were so before the probe was attached; and a few come and go while
-    // the books are read.
+    // Tasks that were inside before may be inside again, and a few come and go while the books are read.
     ensure!(
-        (STAY as i64 - 2..=inside as i64 + 8).contains(&open),
+        (STAY as i64 - 2..=(inside + before.len()) as i64).contains(&open),
         "{open} in flight by the books, at least {STAY} and at most {inside} inside"
     );
     no_losses(&dump)
