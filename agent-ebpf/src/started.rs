@@ -6,7 +6,7 @@
 
 use agent_common::probes::Loss;
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns},
     macros::map,
     maps::Array,
 };
@@ -17,7 +17,7 @@ use crate::measure::count;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Start {
-    /// Id of the task in the initial PID namespace; 0 if nobody ever had the entry.
+    /// The task, see [`current`]; 0 if nobody ever had the entry.
     task: u32,
     reserved: u32,
     /// 0: not inside.
@@ -34,6 +34,9 @@ pub const OPERATIONS: u32 = 8;
 const START_BITS: u32 = 17;
 /// Rows in which a task may find room. Ids are handed out in order, so the first is mostly its own.
 const ROWS: u32 = 4;
+
+/// Beyond all ids of tasks (`PID_MAX_LIMIT`).
+const IDLE: u32 = 1 << 31;
 
 #[map]
 static STARTS: Array<Start> = Array::with_max_entries(1 << START_BITS, 0);
@@ -76,19 +79,21 @@ fn free(task: u32, operation: u32) -> Option<&'static mut Start> {
     None
 }
 
-/// The current task; 0 is the idle task of every CPU, which is in no operation.
+/// The current task's id in the initial PID namespace. 0 is the id of every CPU's idle task, which
+/// interrupts hit as well: these are told apart by CPU.
 #[inline(always)]
 fn current() -> u32 {
-    bpf_get_current_pid_tgid() as u32
+    match bpf_get_current_pid_tgid() as u32 {
+        // SAFETY: a helper without arguments.
+        0 => IDLE | unsafe { bpf_get_smp_processor_id() },
+        task => task,
+    }
 }
 
 /// An operation begins at `frame` of the current task's stack, on the file system `(device, magic)`.
 #[inline(always)]
 pub fn enter(operation: u32, frame: u64, (device, magic): (u32, u32)) {
     let task = current();
-    if task == 0 {
-        return;
-    }
     count(Loss::Starts);
     let start = match own(task, operation) {
         Some(start) => start,
@@ -129,9 +134,6 @@ pub fn exit(operation: u32, frame: u64, skips: bool) -> Option<Span> {
     // SAFETY: a helper without arguments.
     let end_ns = unsafe { bpf_ktime_get_ns() };
     let task = current();
-    if task == 0 {
-        return None;
-    }
     let Some(start) = own(task, operation) else {
         // Nothing of this task was seen yet: it was inside when the probe was attached.
         count(Loss::Early);
@@ -159,9 +161,6 @@ pub fn exit(operation: u32, frame: u64, skips: bool) -> Option<Span> {
 #[inline(always)]
 pub fn forget() {
     let task = current();
-    if task == 0 {
-        return;
-    }
     for operation in 0..OPERATIONS {
         if let Some(start) = own(task, operation) {
             if start.start_ns != 0 {

@@ -8,6 +8,7 @@
 
 mod files;
 mod measure;
+mod registers;
 mod started;
 mod structure;
 
@@ -27,6 +28,7 @@ use aya_ebpf::{
     },
 };
 use files::{Superblock, is_compat, of_fd};
+use registers::{return_is_watched, stack};
 use structure::read;
 
 #[unsafe(link_section = "license")]
@@ -78,18 +80,6 @@ fn exit(op: u32, frame: u64, result: i32, skips: bool) {
     measure::record_span(measure::slot(&key), 0, 1, span.start_ns, span.end_ns);
 }
 
-/// The stack pointer where a kprobe hit. A kretprobe's lies at most a word higher for the same call.
-#[inline(always)]
-fn stack(ctx: *mut core::ffi::c_void) -> u64 {
-    let registers = ctx.cast::<aya_ebpf::bindings::pt_regs>();
-    // SAFETY: the context of a kprobe is the registers.
-    #[cfg(bpf_target_arch = "x86_64")]
-    return unsafe { (*registers).rsp };
-    // SAFETY: as above.
-    #[cfg(bpf_target_arch = "aarch64")]
-    return unsafe { (*registers).sp };
-}
-
 /// The twins for one function. `$file` is the argument that tells the file system, through `$typed` where
 /// BTF knows its type and through `$untyped` where it does not; `$result` is the place of the result behind
 /// the arguments.
@@ -114,15 +104,17 @@ macro_rules! function_twins {
         $(#[$prototype])*
         #[kprobe]
         pub fn $kprobe(ctx: ProbeContext) -> u32 {
-            let file = ctx.arg($file).unwrap_or(0);
-            enter(op::$op, stack(ctx.as_ptr()), || $untyped(file));
+            if return_is_watched(&ctx, op::$op) {
+                let file = ctx.arg($file).unwrap_or(0);
+                enter(op::$op, stack(&ctx), || $untyped(file));
+            }
             0
         }
 
         $(#[$prototype])*
         #[kretprobe]
         pub fn $kretprobe(ctx: RetProbeContext) -> u32 {
-            exit(op::$op, stack(ctx.as_ptr()), ctx.ret::<u64>() as i32, false);
+            exit(op::$op, stack(&ctx), ctx.ret::<u64>() as i32, false);
             0
         }
     };
@@ -170,17 +162,19 @@ pub fn fexit_lookup(ctx: FExitContext) -> i32 {
 /// As `fentry_lookup`.
 #[kprobe]
 pub fn kprobe_lookup(ctx: ProbeContext) -> u32 {
-    let directory = ctx.arg(1).unwrap_or(0);
-    enter(op::LOOKUP, stack(ctx.as_ptr()), || {
-        files::of_directory_at(directory)
-    });
+    if return_is_watched(&ctx, op::LOOKUP) {
+        let directory = ctx.arg(1).unwrap_or(0);
+        enter(op::LOOKUP, stack(&ctx), || {
+            files::of_directory_at(directory)
+        });
+    }
     0
 }
 
 /// As `fexit_lookup`.
 #[kretprobe]
 pub fn kretprobe_lookup(ctx: RetProbeContext) -> u32 {
-    exit(op::LOOKUP, stack(ctx.as_ptr()), 0, false);
+    exit(op::LOOKUP, stack(&ctx), 0, false);
     0
 }
 

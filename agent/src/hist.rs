@@ -10,7 +10,7 @@ use crate::{
     failure::{FAILED, Failure, HOST, USAGE},
     host::Facts,
     kernel::HostTypes,
-    measure::{Measurement, default_fields, find_field, find_probe, in_order, parse_fields},
+    measure::{Measurement, Target, default_fields, find_field, in_order, parse_fields},
     plan,
     report::dump::Dump,
     session::SYSCALL_ENTRY,
@@ -19,7 +19,7 @@ use crate::{
 /// What was asked.
 #[derive(Clone, Debug)]
 pub struct Request {
-    pub probe: &'static Probe,
+    pub target: Target,
     /// Between two prints; none: one print.
     pub interval: Option<Duration>,
     /// Number of prints; none: until stopped.
@@ -44,7 +44,8 @@ impl Request {
         filters: &[String],
         backend: &str,
     ) -> Result<Self, Failure> {
-        let probe = find_probe(probe)?;
+        let target = Target::parse(probe)?;
+        let probe = target.probe;
         let by = match by {
             Some(names) => parse_fields(probe, names)?,
             None => default_fields(probe),
@@ -53,7 +54,7 @@ impl Request {
             return Err(Failure::new(USAGE, "a count of 0 prints nothing").hint("leave it away"));
         }
         Ok(Self {
-            probe,
+            target,
             interval: interval.map(parse_interval).transpose()?,
             count,
             by: in_order(&by),
@@ -130,7 +131,7 @@ impl<'a> Source<'a> {
             Ok(rows) => {
                 agent = true;
                 let serves = rows.iter().any(|row| {
-                    row.name == request.probe.name
+                    row.name == request.target.name()
                         && row.loaded
                         && request.fields().iter().all(|field| {
                             *field == Field::Cpu || row.by.iter().any(|name| name == field.name())
@@ -148,12 +149,12 @@ impl<'a> Source<'a> {
         plan::may_load(&facts, "iolag hist")?;
         let types = HostTypes::read(&facts)?;
         let backend = request.backend.as_deref();
-        let own = Measurement::start(request.probe, &request.fields(), &types, backend)?;
+        let own = Measurement::start(&request.target, &request.fields(), &types, backend)?;
         if agent && own.probe().attached_at(SYSCALL_ENTRY) {
             log::warn!(
                 "the running agent's delays end before this probe's clock starts: to measure them, \
                  iolag probe load {}",
-                request.probe.name
+                request.target.name()
             );
         }
         Ok(Self::Own(Box::new(own)))
@@ -164,7 +165,7 @@ impl<'a> Source<'a> {
             Self::Agent(socket) => call(
                 socket,
                 &Command::Dump {
-                    probe: request.probe.name.into(),
+                    probe: request.target.name(),
                     by_cpu: request.by_cpu(),
                 },
             ),
@@ -208,7 +209,7 @@ pub fn run(
 }
 
 fn announce(request: &Request) {
-    let name = request.probe.name;
+    let name = request.target.name();
     match (request.interval, request.count) {
         (None, _) => eprintln!("measuring {name}; Ctrl-C stops and prints"),
         (Some(every), None) => eprintln!(

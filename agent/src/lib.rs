@@ -7,6 +7,7 @@ pub mod agent;
 pub mod cli;
 pub mod control;
 pub mod failure;
+mod functions;
 pub mod hist;
 pub mod host;
 pub mod kernel;

@@ -6,13 +6,61 @@ use agent_common::probes::{FIELDS, Field, PROBES, Probe, probe};
 
 use crate::{
     failure::{Failure, USAGE},
-    kernel::{HostTypes, MeasureProbe, now_ns},
+    functions,
+    kernel::{HostTypes, MeasureProbe, RawSeries, now_ns},
     names::{Names, in_flight},
-    report::dump::{Dump, Ledger, Metric, Series},
+    report::dump::{Dump, Labels, Ledger, Metric, Series},
 };
+
+/// What is asked for: a probe of the catalogue, some with a function.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub probe: &'static Probe,
+    /// Of `fn:NAME`, the name.
+    pub function: Option<String>,
+}
+
+impl Target {
+    /// Reads `vfs` or `fn:vfs_read`.
+    ///
+    /// # Errors
+    /// No such probe; a function where none belongs, or none where one does.
+    pub fn parse(name: &str) -> Result<Self, Failure> {
+        let (name, function) = match name.split_once(':') {
+            Some((name, function)) => (name, Some(function)),
+            None => (name, None),
+        };
+        let probe = find_probe(name)?;
+        match function {
+            None | Some("") if probe.takes_function() => Err(Failure::new(
+                USAGE,
+                format!("the probe {name} needs a function"),
+            )
+            .hint(format!("{name}:vfs_read"))),
+            Some(_) if !probe.takes_function() => Err(Failure::new(
+                USAGE,
+                format!("the probe {name} takes no function"),
+            )),
+            function => Ok(Self {
+                probe,
+                function: function.map(Into::into),
+            }),
+        }
+    }
+
+    /// As it is asked for.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.function {
+            Some(function) => format!("{}:{function}", self.probe.name),
+            None => self.probe.name.into(),
+        }
+    }
+}
 
 /// Stops when dropped.
 pub struct Measurement {
+    target: Target,
     probe: MeasureProbe,
     loaded_ns: u64,
 }
@@ -23,20 +71,49 @@ impl Measurement {
     /// # Errors
     /// This kernel cannot run the probe; nothing stays attached.
     pub fn start(
-        probe: &'static Probe,
+        target: &Target,
         fields: &[Field],
         types: &HostTypes,
         backend: Option<&str>,
     ) -> Result<Self, Failure> {
+        let root = Path::new("/");
+        let function = target.function.as_deref();
+        if let Some(function) = function {
+            functions::check(root, function)?;
+        }
+        let probe = MeasureProbe::load(target.probe, function, fields, types, backend).map_err(
+            |failure| match function {
+                Some(function) => explain(root, function, failure),
+                None => failure,
+            },
+        )?;
         Ok(Self {
-            probe: MeasureProbe::load(probe, fields, types, backend)?,
+            target: target.clone(),
+            probe,
             loaded_ns: now_ns(),
         })
+    }
+
+    /// What was asked for.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
     }
 
     #[must_use]
     pub fn probe(&self) -> &MeasureProbe {
         &self.probe
+    }
+
+    fn labels(&self, names: &mut Names, fields: &[Field], series: &RawSeries) -> Labels {
+        let mut labels = names.labels(self.target.probe, fields, series.key.as_ref(), series.cpu);
+        // The one function that the probe is attached to, whatever the series.
+        if let Some(function) = &self.target.function
+            && fields.contains(&Field::Function)
+        {
+            labels.insert(Field::Function.name().into(), function.clone());
+        }
+        labels
     }
 
     /// What was recorded since the start, by all fields of the probe, and by CPU if `by_cpu`.
@@ -63,7 +140,7 @@ impl Measurement {
         dump.series = raw
             .iter()
             .map(|series| Series {
-                labels: names.labels(probe, &fields, series.key.as_ref(), series.cpu),
+                labels: self.labels(&mut names, &fields, series),
                 metrics: probe
                     .metrics
                     .iter()
@@ -83,6 +160,14 @@ impl Measurement {
             dump.in_flight = in_flight(Path::new("/"));
         }
         Ok(dump)
+    }
+}
+
+/// The kernel's reasons, behind what its own lists say of the function.
+fn explain(root: &Path, function: &str, failure: Failure) -> Failure {
+    match functions::untraceable(root, function) {
+        Some(why) => Failure::new(failure.code, format!("{why}: {}", failure.message)),
+        None => failure,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     failure::{FAILED, Failure, HOST},
     host::Facts,
     kernel::HostTypes,
-    measure::{Measurement, default_fields, find_field, find_probe, in_order},
+    measure::{Measurement, Target, default_fields, find_field, in_order},
     plan::parse_choice,
     report::{dump::Dump, probes::Row},
 };
@@ -32,7 +32,7 @@ impl Probes {
     fn find(&self, name: &str) -> Option<&Measurement> {
         self.loaded
             .iter()
-            .find(|measurement| measurement.probe().probe.name == name)
+            .find(|measurement| measurement.target().name() == name)
     }
 
     /// How many loaded probes have a program at `symbol`.
@@ -44,9 +44,13 @@ impl Probes {
             .count()
     }
 
-    /// A row for each probe of the catalogue.
+    /// A row for each probe of the catalogue, and for each function that is measured.
     #[must_use]
     pub fn rows(&self) -> Vec<Row> {
+        let functions = self
+            .loaded
+            .iter()
+            .filter(|measurement| measurement.target().function.is_some());
         PROBES
             .iter()
             .map(|probe| match self.find(probe.name) {
@@ -63,6 +67,7 @@ impl Probes {
                     backends: Vec::new(),
                 },
             })
+            .chain(functions.map(loaded_row))
             .collect()
     }
 
@@ -71,7 +76,8 @@ impl Probes {
     /// # Errors
     /// An unknown probe, field or backend; a probe that is loaded otherwise; a kernel that cannot.
     pub fn load(&mut self, name: &str, by: &[String], backend: &str) -> Result<Row, Failure> {
-        let probe = find_probe(name)?;
+        let target = Target::parse(name)?;
+        let probe = target.probe;
         let fields = match by {
             [] => default_fields(probe),
             names => names
@@ -94,7 +100,7 @@ impl Probes {
             )));
         }
         let types = HostTypes::read(&self.facts)?;
-        let measurement = Measurement::start(probe, &fields, &types, backend)?;
+        let measurement = Measurement::start(&target, &fields, &types, backend)?;
         drop(types);
         give_back_memory();
         let row = loaded_row(&measurement);
@@ -112,7 +118,7 @@ impl Probes {
                 self.load(name, &[], "auto")?;
                 continue;
             }
-            for probe in PROBES {
+            for probe in PROBES.iter().filter(|probe| !probe.takes_function()) {
                 if let Err(failure) = self.load(probe.name, &[], "auto") {
                     log::warn!("{failure}");
                 }
@@ -126,10 +132,10 @@ impl Probes {
     /// # Errors
     /// It is unknown, or not loaded.
     pub fn unload(&mut self, name: &str) -> Result<(), Failure> {
-        find_probe(name)?;
+        Target::parse(name)?;
         let before = self.loaded.len();
         self.loaded
-            .retain(|measurement| measurement.probe().probe.name != name);
+            .retain(|measurement| measurement.target().name() != name);
         if self.loaded.len() == before {
             return Err(
                 Failure::new(FAILED, format!("the probe {name} is not loaded"))
@@ -144,7 +150,7 @@ impl Probes {
     /// # Errors
     /// It is unknown, or not loaded; the kernel refuses a look-up.
     pub fn dump(&self, name: &str, by_cpu: bool) -> Result<Dump, Failure> {
-        find_probe(name)?;
+        Target::parse(name)?;
         let measurement = self.find(name).ok_or_else(|| {
             Failure::new(FAILED, format!("the probe {name} is not loaded"))
                 .hint(format!("iolag probe load {name}"))
@@ -167,7 +173,7 @@ pub fn list(socket: &Path) -> Result<Vec<Row>, Failure> {
 fn loaded_row(measurement: &Measurement) -> Row {
     let loaded = measurement.probe();
     Row {
-        name: loaded.probe.name.into(),
+        name: measurement.target().name(),
         help: loaded.probe.help.into(),
         loaded: true,
         by: loaded

@@ -4,12 +4,13 @@
 //! To add a probe: a row here, an object of the same name in `agent-ebpf`.
 
 pub mod block;
+mod function;
 pub mod vfs;
 
 use crate::catalogue::Backend;
 
 /// All measuring probes.
-pub const PROBES: &[&Probe] = &[&block::PROBE, &vfs::PROBE];
+pub const PROBES: &[&Probe] = &[&block::PROBE, &vfs::PROBE, &function::PROBE];
 
 /// A loadable unit that measures.
 #[derive(Debug)]
@@ -117,6 +118,32 @@ pub struct Variant {
     pub hooks: &'static [Hook],
 }
 
+/// The symbol of a hook that goes to the function that was asked for: `fn:NAME`.
+pub const ASKED_FOR: &str = "NAME";
+
+impl Probe {
+    /// Whether it is asked for with a function: `fn:NAME`.
+    #[must_use]
+    pub fn takes_function(&self) -> bool {
+        self.parts
+            .iter()
+            .flat_map(|part| part.variants)
+            .flat_map(|variant| variant.hooks)
+            .any(|hook| hook.symbols.contains(&ASKED_FOR))
+    }
+}
+
+/// Where functions return to whose return a kretprobe watches, for `agent-ebpf/src/registers.rs`. Renamed
+/// in 5.16 (adf8a61a940c) and with rethook in 5.18 (f3a112c0c40d).
+const TRAMPOLINE: Constant = Constant {
+    global: "TRAMPOLINE",
+    value: Value::Symbol(&[
+        "arch_rethook_trampoline",
+        "__kretprobe_trampoline",
+        "kretprobe_trampoline",
+    ]),
+};
+
 /// A program of the object, and where it goes.
 #[derive(Debug)]
 pub struct Hook {
@@ -161,6 +188,8 @@ pub enum Value {
     Offset(&'static [(&'static str, &'static str)]),
     /// As `Offset`, but without it the probe cannot work.
     RequiredOffset(&'static [(&'static str, &'static str)]),
+    /// The lower half of the address of the first of these symbols that exists; else [`ABSENT`].
+    Symbol(&'static [&'static str]),
     /// An enumerator, or what it was before it had a name.
     Enumerator(&'static str, u32),
 }

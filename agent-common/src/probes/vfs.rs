@@ -44,7 +44,9 @@ const LOOKUP: &[&str] = &["lookup_slow", "__lookup_slow"];
 /// What a task leaves behind that dies inside an operation.
 const PROCESS_EXIT: Hook = hook("process_exit", Kind::RawTp, &["sched_process_exit"]);
 
-// Ends are attached before starts: a start whose end is not yet watched would never end.
+// Ends are attached before starts: a start whose end is not yet watched would never end. Of kprobes, the other
+// way round: what was attached last runs first, and a kprobe can tell whether a kretprobe watches the call
+// only after that has set itself up (`agent-ebpf/src/registers.rs`).
 pub(super) const PROBE: Probe = Probe {
     name: "vfs",
     help: "time in read, write, open, fsync and in lookups that miss the dentry cache",
@@ -99,14 +101,14 @@ pub(super) const PROBE: Probe = Probe {
                     backend: Backend::Kprobe,
                     hooks: &[
                         PROCESS_EXIT,
-                        hook("kretprobe_read", Kind::Kretprobe, READ),
-                        hook("kretprobe_write", Kind::Kretprobe, WRITE),
-                        hook("kretprobe_open", Kind::Kretprobe, OPEN),
-                        hook("kretprobe_fsync", Kind::Kretprobe, FSYNC),
                         hook("kprobe_read", Kind::Kprobe, READ),
                         hook("kprobe_write", Kind::Kprobe, WRITE),
                         hook("kprobe_open", Kind::Kprobe, OPEN),
                         hook("kprobe_fsync", Kind::Kprobe, FSYNC),
+                        hook("kretprobe_read", Kind::Kretprobe, READ),
+                        hook("kretprobe_write", Kind::Kretprobe, WRITE),
+                        hook("kretprobe_open", Kind::Kretprobe, OPEN),
+                        hook("kretprobe_fsync", Kind::Kretprobe, FSYNC),
                     ],
                 },
                 Variant {
@@ -133,14 +135,15 @@ pub(super) const PROBE: Probe = Probe {
                 Variant {
                     backend: Backend::Kprobe,
                     hooks: &[
-                        hook("kretprobe_lookup", Kind::Kretprobe, LOOKUP),
                         hook("kprobe_lookup", Kind::Kprobe, LOOKUP),
+                        hook("kretprobe_lookup", Kind::Kretprobe, LOOKUP),
                     ],
                 },
             ],
         },
     ],
     constants: &[
+        super::TRAMPOLINE,
         offset("FILE_INODE", &[("file", "f_inode")]),
         offset("INODE_SB", &[("inode", "i_sb")]),
         offset("SB_DEV", &[("super_block", "s_dev")]),

@@ -1,6 +1,6 @@
 //! Attaching the programs of measuring probes.
 
-use agent_common::probes::{Field, Hook, Kind, Part, Variant};
+use agent_common::probes::{ASKED_FOR, Field, Hook, Kind, Part, Variant};
 use aya::{
     Btf, Ebpf,
     programs::{
@@ -25,6 +25,17 @@ pub struct AttachedPart {
     pub refused: Vec<String>,
 }
 
+/// What was asked of a probe.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// By what its series are told apart.
+    pub fields: &'a [Field],
+    /// The only backend that will do.
+    pub backend: Option<&'a str>,
+    /// What [`ASKED_FOR`] stands for.
+    pub function: Option<&'a str>,
+}
+
 /// Attaches the first variant of which every hook attaches.
 ///
 /// # Errors
@@ -33,29 +44,27 @@ pub fn attach_part(
     ebpf: &mut Ebpf,
     types: &Types<'_>,
     part: &'static Part,
-    only: Option<&str>,
-    fields: &[Field],
+    asked: Asked<'_>,
 ) -> Result<AttachedPart, String> {
     let mut refused = Vec::new();
     for variant in part.variants {
-        if only.is_some_and(|backend| backend != variant.backend.name()) {
+        if asked.backend.is_some_and(|only| only != variant.backend.name()) {
             continue;
         }
-        match attach_variant(ebpf, types, variant, fields) {
+        match attach_variant(ebpf, types, variant, asked) {
             Ok(()) => {
                 return Ok(AttachedPart {
                     backend: variant.backend.name(),
-                    programs: variant
-                        .hooks
-                        .iter()
-                        .filter(|hook| wanted(hook, fields))
-                        .map(|hook| hook.program)
-                        .collect(),
+                    programs: wanted(variant, asked).map(|hook| hook.program).collect(),
                     refused,
                 });
             }
             Err(reason) => refused.push(reason),
         }
+    }
+    if refused.is_empty() {
+        let backend = asked.backend.unwrap_or("auto");
+        refused.push(format!("there are no programs for the backend {backend}"));
     }
     Err(refused.join("; "))
 }
@@ -64,32 +73,46 @@ fn attach_variant(
     ebpf: &mut Ebpf,
     types: &Types<'_>,
     variant: &'static Variant,
-    fields: &[Field],
+    asked: Asked<'_>,
 ) -> Result<(), String> {
-    for (place, hook) in variant.hooks.iter().enumerate() {
-        if !wanted(hook, fields) {
-            continue;
-        }
-        let Err(reason) = attach_hook(ebpf, types, hook) else {
+    for (place, hook) in wanted(variant, asked).enumerate() {
+        let Err(reason) = attach_hook(ebpf, types, hook, asked.function) else {
             continue;
         };
-        for attached in variant.hooks[..place]
-            .iter()
-            .filter(|hook| wanted(hook, fields))
-        {
+        for attached in wanted(variant, asked).take(place) {
             detach(ebpf, attached);
         }
-        let symbol = hook.symbols.first().unwrap_or(&hook.program);
+        let symbol = hook
+            .symbols
+            .first()
+            .map_or(hook.program, |symbol| asked_for(symbol, asked.function));
         return Err(format!("{} {symbol}: {reason}", variant.backend.name()));
     }
     Ok(())
 }
 
-fn wanted(hook: &Hook, fields: &[Field]) -> bool {
-    hook.only_by.is_none_or(|field| fields.contains(&field))
+/// The hooks of a variant that serve what was asked.
+fn wanted<'a>(variant: &'static Variant, asked: Asked<'a>) -> impl Iterator<Item = &'static Hook> + 'a {
+    let serves = move |hook: &&Hook| {
+        hook.only_by.is_none_or(|field| asked.fields.contains(&field))
+    };
+    variant.hooks.iter().filter(serves)
 }
 
-fn attach_hook(ebpf: &mut Ebpf, types: &Types<'_>, hook: &Hook) -> Result<(), String> {
+/// The symbol itself, or the function for which it stands.
+fn asked_for<'a>(symbol: &'a str, function: Option<&'a str>) -> &'a str {
+    match function {
+        Some(function) if symbol == ASKED_FOR => function,
+        _ => symbol,
+    }
+}
+
+fn attach_hook(
+    ebpf: &mut Ebpf,
+    types: &Types<'_>,
+    hook: &Hook,
+    function: Option<&str>,
+) -> Result<(), String> {
     if let Some(expected) = hook.arguments {
         for symbol in hook.symbols {
             match types.ours.tracepoint_arguments(symbol) {
@@ -111,7 +134,7 @@ fn attach_hook(ebpf: &mut Ebpf, types: &Types<'_>, hook: &Hook) -> Result<(), St
     }
     let mut last = String::new();
     for symbol in hook.symbols {
-        match attach_at(program, types.aya, hook.kind, symbol) {
+        match attach_at(program, types.aya, hook.kind, asked_for(symbol, function)) {
             Ok(()) => return Ok(()),
             Err(error) => last = reason(&error),
         }

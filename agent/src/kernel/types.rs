@@ -6,6 +6,8 @@ use agent_common::probes::{ABSENT, Constant, Value};
 use anyhow::{Context as _, anyhow, bail};
 use btfparse::{Integer32Value, Offset, Readable, TypeInformation, TypeVariant};
 
+use crate::functions;
+
 /// Parsed BTF. Some tens of MB while it lives: made for loading, then dropped.
 pub struct KernelTypes {
     types: TypeInformation,
@@ -128,6 +130,10 @@ impl KernelTypes {
                     bail!("this kernel's struct {structure} has no {path}")
                 }
             },
+            Value::Symbol(names) => {
+                Ok(functions::address(Path::new("/"), names)
+                    .map_or(ABSENT, |address| address as u32))
+            }
             Value::Enumerator(name, before) => Ok(self.enumerator(name).unwrap_or(before)),
         }
     }

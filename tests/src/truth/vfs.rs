@@ -392,6 +392,7 @@ impl Blocked {
             let mut byte = 0u8;
             // SAFETY: the child makes system calls only.
             match unsafe { libc::fork() } {
+                // SAFETY: one byte is writable, the descriptor is open.
                 0 => unsafe {
                     libc::read(pipe.as_raw_fd(), (&raw mut byte).cast(), 1);
                     libc::_exit(0)
@@ -509,11 +510,19 @@ pub fn anchor_6_books_balance_when_tasks_die_inside(
         dump.ledger("starts")? > 1_000,
         "the stress was not measured"
     );
+    // Of kretprobes, the kernel has room for ten calls at a time: the others are in the books as lost.
+    let few = backend == "kprobe";
+    let least = if few { 0 } else { STAY as i64 - 2 };
     // Tasks that were inside before may be inside again, and a few come and go while the books are read.
     ensure!(
-        (STAY as i64 - 2..=(inside + before.len()) as i64).contains(&open),
+        (least..=(inside + before.len()) as i64).contains(&open),
         "{open} in flight by the books, at least {STAY} and at most {inside} inside"
     );
+    if few {
+        ensure!(dump.ledger("lost")? >= 800, "nothing is booked as lost");
+        ensure!(dump.losses()? == dump.ledger("lost")?, "other losses");
+        return Ok(());
+    }
     no_losses(&dump)
 }
 

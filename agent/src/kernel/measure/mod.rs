@@ -19,7 +19,7 @@ use log::debug;
 pub use read::{Counts, RawSeries};
 
 use super::{
-    hook::{AttachedPart, Types, attach_part},
+    hook::{Asked, AttachedPart, Types, attach_part},
     prog_info::prog_stats,
     types::KernelTypes,
 };
@@ -87,17 +87,18 @@ impl HostTypes {
 
 impl MeasureProbe {
     /// Loads the probe's object and attaches its parts; `fields` are those by which series are told apart,
-    /// `backend` forces one.
+    /// `backend` forces one; `function` is what a probe that takes one is attached to.
     ///
     /// # Errors
     /// This kernel cannot run the probe; nothing stays attached.
     pub fn load(
         probe: &'static Probe,
+        function: Option<&str>,
         fields: &[Field],
         types: &HostTypes,
         backend: Option<&str>,
     ) -> Result<Self, Failure> {
-        Self::try_load(probe, fields, types, backend).map_err(|error| {
+        Self::try_load(probe, function, fields, types, backend).map_err(|error| {
             Failure::new(
                 HOST,
                 format!("failed to load the probe {}: {error:#}", probe.name),
@@ -108,6 +109,7 @@ impl MeasureProbe {
 
     fn try_load(
         probe: &'static Probe,
+        function: Option<&str>,
         fields: &[Field],
         types: &HostTypes,
         backend: Option<&str>,
@@ -128,7 +130,12 @@ impl MeasureProbe {
         };
         let mut parts = Vec::new();
         for part in probe.parts {
-            let attached = attach_part(&mut ebpf, &types, part, backend, fields);
+            let asked = Asked {
+                fields,
+                backend,
+                function,
+            };
+            let attached = attach_part(&mut ebpf, &types, part, asked);
             if let Err(reason) = &attached {
                 anyhow::ensure!(!part.required, "{reason}");
                 debug!("{}: no {}: {reason}", probe.name, part.measures);

@@ -4,12 +4,14 @@ use aya::include_bytes_aligned;
 
 static BLOCK: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/block"));
 static VFS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vfs"));
+static FN: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fn"));
 
 /// The object of a probe.
 pub fn object(probe: &str) -> Option<&'static [u8]> {
     match probe {
         "block" => Some(BLOCK),
         "vfs" => Some(VFS),
+        "fn" => Some(FN),
         _ => None,
     }
 }
