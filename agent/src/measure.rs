@@ -37,10 +37,13 @@ impl Target {
                 format!("the probe {name} needs a function"),
             )
             .hint(format!("{name}:vfs_read"))),
-            Some(_) if !probe.takes_function() => Err(Failure::new(
-                USAGE,
-                format!("the probe {name} takes no function"),
-            )),
+            Some(_) if !probe.takes_function() => {
+                Err(
+                    Failure::new(USAGE, format!("the probe {name} takes no function")).hint(
+                        format!("leave it away: {name}; fn:NAME measures a function"),
+                    ),
+                )
+            }
             function => Ok(Self {
                 probe,
                 function: function.map(Into::into),

@@ -2,6 +2,7 @@
 //! host by `tests/tests/privileged/` and in QEMU by `vm-tests`.
 
 pub mod block;
+pub mod function;
 pub mod vfs;
 
 use std::{

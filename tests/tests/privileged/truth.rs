@@ -4,7 +4,10 @@
 use std::{path::PathBuf, process::Command};
 
 use anyhow::Result;
-use iolag_tests::truth::{Place, block, vfs};
+use iolag_tests::{
+    refusal::assert_refused,
+    truth::{Place, block, vfs},
+};
 
 fn fio() -> Command {
     Command::new(std::env::var_os("IOLAG_FIO").expect("checked before"))
@@ -81,4 +84,22 @@ fn anchor_6_vfs_books_balance_when_tasks_die_inside() {
 #[test]
 fn vfs_operations_older_than_the_probe_are_no_loss() {
     check(|place| vfs::operations_older_than_the_probe_are_no_loss(place, "tp"));
+}
+
+/// The probe `fn` on a kernel that has neither kprobes nor fentry; one that has is tested in QEMU.
+#[test]
+fn functions_are_refused_with_the_kernels_reasons() {
+    let Some(place) = super::place::Place::new() else {
+        return;
+    };
+    let hist = |probe: &str| place.call(&["hist", probe, "0.1", "1"]);
+    assert_refused(&hist("fn"), 2, &["needs a function"]);
+    assert_refused(&hist("fn:vfs_reed"), 2, &["unknown function", "vfs_read"]);
+    assert_refused(&hist("vfs:vfs_read"), 2, &["takes no function"]);
+    let known = hist("fn:vfs_read");
+    if known.status.success() {
+        println!("this kernel can");
+        return;
+    }
+    assert_refused(&known, 3, &["fentry vfs_read", "kprobe vfs_read"]);
 }

@@ -39,6 +39,7 @@ pub const TESTS: &[Test] = &[
     test("truth-vfs-fentry", truth::vfs_fentry),
     test("truth-vfs-kprobe", truth::vfs_kprobe),
     test("truth-vfs-tp", truth::vfs_tp),
+    test("truth-fn", truth::functions),
     test("truth-vfs-books-fentry", truth::vfs_books_fentry),
     test("truth-vfs-books-kprobe", truth::vfs_books_kprobe),
     test("truth-vfs-books-tp", truth::vfs_books_tp),

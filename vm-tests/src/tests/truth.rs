@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use iolag_tests::truth::{Place, block, vfs};
+use iolag_tests::truth::{Place, block, function, vfs};
 
 use crate::guest;
 
@@ -86,4 +86,11 @@ fn vfs_books_through(backend: &str) -> Result<()> {
         ],
         backend,
     )
+}
+
+pub fn functions() -> Result<()> {
+    for backend in ["fentry", "kprobe"] {
+        run(&|place| function::functions_are_counted_and_timed(place, backend))?;
+    }
+    run(&function::functions_that_cannot_be_traced_are_refused)
 }

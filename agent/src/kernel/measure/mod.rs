@@ -99,11 +99,12 @@ impl MeasureProbe {
         backend: Option<&str>,
     ) -> Result<Self, Failure> {
         Self::try_load(probe, function, fields, types, backend).map_err(|error| {
-            Failure::new(
-                HOST,
-                format!("failed to load the probe {}: {error:#}", probe.name),
-            )
-            .hint("iolag probe list shows what else there is")
+            let name = match function {
+                Some(function) => format!("{}:{function}", probe.name),
+                None => probe.name.into(),
+            };
+            Failure::new(HOST, format!("failed to load the probe {name}: {error:#}"))
+                .hint("iolag probe list shows what else there is")
         })
     }
 
