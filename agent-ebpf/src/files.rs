@@ -45,6 +45,18 @@ fn typed(superblock: *const u8) -> Superblock {
     (read(superblock, &SB_DEV), magic as u32)
 }
 
+/// Of the descriptor that is the first argument of a system call.
+#[inline(always)]
+pub fn of_call(registers: *const u8) -> Superblock {
+    of_fd(read::<u64>(registers, &REGS_FIRST) as u32)
+}
+
+/// As [`of_call`], of registers at an address.
+#[inline(always)]
+pub fn of_call_at(registers: u64) -> Superblock {
+    of_fd(peek::<u64>(registers, &REGS_FIRST) as u32)
+}
+
 /// Of a `struct file` at an address.
 #[inline(always)]
 pub fn of_file_at(file: u64) -> Superblock {

@@ -109,7 +109,7 @@ pub fn fexit_function(ctx: FExitContext) -> i32 {
 /// Any function; no argument is read.
 #[kprobe]
 pub fn kprobe_function(ctx: ProbeContext) -> u32 {
-    if return_is_watched(&ctx, TASK) {
+    if return_is_watched(&ctx, 0) {
         enter(stack(&ctx));
     }
     0

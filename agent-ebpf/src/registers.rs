@@ -6,15 +6,18 @@ use aya_ebpf::{
     maps::Array,
 };
 
-use crate::{measure::count, started::OPERATIONS};
+use crate::measure::count;
 
 /// Lower half of the address to which functions return whose return a kretprobe watches.
 #[unsafe(no_mangle)]
 static TRAMPOLINE: Global<u32> = Global::new(0);
 
-/// By operation: not 0 once a call was seen whose return is watched. Before, no kretprobe is attached yet.
+/// Functions that an object may watch.
+const FUNCTIONS: u32 = 8;
+
+/// By function: not 0 once a call was seen whose return is watched. Before, no kretprobe is attached yet.
 #[map]
-static WATCHED: Array<u64> = Array::with_max_entries(OPERATIONS, 0);
+static WATCHED: Array<u64> = Array::with_max_entries(FUNCTIONS, 0);
 
 /// The stack pointer. At a function's return it lies at most a word higher than at its entry, and always
 /// lower in a call from inside it.
@@ -44,11 +47,11 @@ fn return_address(ctx: &impl EbpfContext) -> u64 {
 /// `max(10, 2 * CPUs)` (`register_kretprobe`, kernel/kprobes.c), and of the others it says nothing; they are
 /// booked as lost.
 #[inline(always)]
-pub fn return_is_watched(ctx: &impl EbpfContext, operation: u32) -> bool {
+pub fn return_is_watched(ctx: &impl EbpfContext, function: u32) -> bool {
     if TRAMPOLINE.load() == ABSENT {
         return true;
     }
-    let Some(watched) = WATCHED.get_ptr_mut(operation) else {
+    let Some(watched) = WATCHED.get_ptr_mut(function) else {
         return true;
     };
     let watches = return_address(ctx) as u32 == TRAMPOLINE.load();

@@ -80,11 +80,22 @@ fn exit(op: u32, frame: u64, result: i32, skips: bool) {
     measure::record_span(measure::slot(&key), 0, 1, span.start_ns, span.end_ns);
 }
 
+/// Functions whose return is watched, for `return_is_watched`.
+mod watch {
+    pub const READ: u32 = 0;
+    pub const WRITE: u32 = 1;
+    pub const OPEN: u32 = 2;
+    pub const FSYNC: u32 = 3;
+    pub const SYS_FSYNC: u32 = 4;
+    pub const SYS_FDATASYNC: u32 = 5;
+    pub const LOOKUP: u32 = 6;
+}
+
 /// The twins for one function. `$file` is the argument that tells the file system, through `$typed` where
 /// BTF knows its type and through `$untyped` where it does not; `$result` is the place of the result behind
 /// the arguments.
 macro_rules! function_twins {
-    ($(#[$prototype:meta])* $op:ident, $file:literal, $typed:path, $untyped:path, $result:literal,
+    ($(#[$prototype:meta])* $op:ident, $watch:ident, $file:literal, $typed:path, $untyped:path, $result:literal,
      $fentry:ident, $fexit:ident, $kprobe:ident, $kretprobe:ident) => {
         $(#[$prototype])*
         #[fentry]
@@ -104,7 +115,7 @@ macro_rules! function_twins {
         $(#[$prototype])*
         #[kprobe]
         pub fn $kprobe(ctx: ProbeContext) -> u32 {
-            if return_is_watched(&ctx, op::$op) {
+            if return_is_watched(&ctx, watch::$watch) {
                 let file = ctx.arg($file).unwrap_or(0);
                 enter(op::$op, stack(&ctx), || $untyped(file));
             }
@@ -122,24 +133,34 @@ macro_rules! function_twins {
 
 function_twins!(
     /// `ssize_t vfs_read(struct file *file, char __user *buf, size_t count, loff_t *pos)`
-    READ, 0, files::of_file, files::of_file_at, 4,
+    READ, READ, 0, files::of_file, files::of_file_at, 4,
     fentry_read, fexit_read, kprobe_read, kretprobe_read
 );
 function_twins!(
     /// `ssize_t vfs_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)`
-    WRITE, 0, files::of_file, files::of_file_at, 4,
+    WRITE, WRITE, 0, files::of_file, files::of_file_at, 4,
     fentry_write, fexit_write, kprobe_write, kretprobe_write
 );
 function_twins!(
     /// `long do_sys_openat2(int dfd, const char __user *filename, struct open_how *how)`; an `int` in newer
     /// kernels. The file is known when it returns.
-    OPEN, 0, files::none, files::none, 3,
+    OPEN, OPEN, 0, files::none, files::none, 3,
     fentry_open, fexit_open, kprobe_open, kretprobe_open
 );
 function_twins!(
     /// `int vfs_fsync_range(struct file *file, loff_t start, loff_t end, int datasync)`
-    FSYNC, 0, files::of_file, files::of_file_at, 4,
+    FSYNC, FSYNC, 0, files::of_file, files::of_file_at, 4,
     fentry_fsync, fexit_fsync, kprobe_fsync, kretprobe_fsync
+);
+function_twins!(
+    /// `long __x64_sys_fsync(const struct pt_regs *regs)`; `__arm64_sys_fsync`
+    FSYNC, SYS_FSYNC, 0, files::of_call, files::of_call_at, 1,
+    fentry_sys_fsync, fexit_sys_fsync, kprobe_sys_fsync, kretprobe_sys_fsync
+);
+function_twins!(
+    /// `long __x64_sys_fdatasync(const struct pt_regs *regs)`; `__arm64_sys_fdatasync`
+    FSYNC, SYS_FDATASYNC, 0, files::of_call, files::of_call_at, 1,
+    fentry_sys_fdatasync, fexit_sys_fdatasync, kprobe_sys_fdatasync, kretprobe_sys_fdatasync
 );
 
 /// `struct dentry *lookup_slow(const struct qstr *name, struct dentry *dir, unsigned int flags)`, or
@@ -162,7 +183,7 @@ pub fn fexit_lookup(ctx: FExitContext) -> i32 {
 /// As `fentry_lookup`.
 #[kprobe]
 pub fn kprobe_lookup(ctx: ProbeContext) -> u32 {
-    if return_is_watched(&ctx, op::LOOKUP) {
+    if return_is_watched(&ctx, watch::LOOKUP) {
         let directory = ctx.arg(1).unwrap_or(0);
         enter(op::LOOKUP, stack(&ctx), || {
             files::of_directory_at(directory)
@@ -209,7 +230,7 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     // No stack: system calls do not nest.
     enter(op, 0, || match op {
         op::OPEN => (0, 0),
-        _ => of_fd(read::<u64>(ctx.arg(0), &files::REGS_FIRST) as u32),
+        _ => files::of_call(ctx.arg(0)),
     });
     0
 }

@@ -169,7 +169,8 @@ impl Measurement {
 /// The kernel's reasons, behind what its own lists say of the function.
 fn explain(root: &Path, function: &str, failure: Failure) -> Failure {
     match functions::untraceable(root, function) {
-        Some(why) => Failure::new(failure.code, format!("{why}: {}", failure.message)),
+        Some(why) => Failure::new(failure.code, format!("{why}: {}", failure.message))
+            .hint("available_filter_functions, where tracefs is mounted, has those that can"),
         None => failure,
     }
 }

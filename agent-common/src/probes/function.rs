@@ -23,7 +23,7 @@ const PROCESS_EXIT: Hook = Hook {
 
 pub(super) const PROBE: Probe = Probe {
     name: "fn",
-    help: "time in any kernel function by its name: fn:vfs_read",
+    help: "time in any kernel function by its name: fn:NAME",
     metrics: &[Metric {
         name: "latency",
         unit: Unit::Nanoseconds,

@@ -36,8 +36,12 @@ const fn syscall_hook(program: &'static str, tracepoint: &'static [&'static str]
 const READ: &[&str] = &["vfs_read"];
 const WRITE: &[&str] = &["vfs_write"];
 const OPEN: &[&str] = &["do_sys_openat2"];
-/// Not `vfs_fsync`, which is only a wrapper that fsync(2) does not pass (`fs/sync.c`).
+/// Not `vfs_fsync`, which is only a wrapper that fsync(2) does not pass (`fs/sync.c`). This one is shared with
+/// synchronous writes and others, but some compilers inline it into one of the calls or both, so these are
+/// watched too; of the two, one inside the other, the outer is measured.
 const FSYNC: &[&str] = &["vfs_fsync_range"];
+const SYS_FSYNC: &[&str] = &["__x64_sys_fsync", "__arm64_sys_fsync"];
+const SYS_FDATASYNC: &[&str] = &["__x64_sys_fdatasync", "__arm64_sys_fdatasync"];
 /// Static both; which of them is not inlined depends on the kernel.
 const LOOKUP: &[&str] = &["lookup_slow", "__lookup_slow"];
 
@@ -91,10 +95,14 @@ pub(super) const PROBE: Probe = Probe {
                         hook("fexit_write", Kind::Fexit, WRITE),
                         hook("fexit_open", Kind::Fexit, OPEN),
                         hook("fexit_fsync", Kind::Fexit, FSYNC),
+                        hook("fexit_sys_fsync", Kind::Fexit, SYS_FSYNC),
+                        hook("fexit_sys_fdatasync", Kind::Fexit, SYS_FDATASYNC),
                         hook("fentry_read", Kind::Fentry, READ),
                         hook("fentry_write", Kind::Fentry, WRITE),
                         hook("fentry_open", Kind::Fentry, OPEN),
                         hook("fentry_fsync", Kind::Fentry, FSYNC),
+                        hook("fentry_sys_fsync", Kind::Fentry, SYS_FSYNC),
+                        hook("fentry_sys_fdatasync", Kind::Fentry, SYS_FDATASYNC),
                     ],
                 },
                 Variant {
@@ -105,10 +113,14 @@ pub(super) const PROBE: Probe = Probe {
                         hook("kprobe_write", Kind::Kprobe, WRITE),
                         hook("kprobe_open", Kind::Kprobe, OPEN),
                         hook("kprobe_fsync", Kind::Kprobe, FSYNC),
+                        hook("kprobe_sys_fsync", Kind::Kprobe, SYS_FSYNC),
+                        hook("kprobe_sys_fdatasync", Kind::Kprobe, SYS_FDATASYNC),
                         hook("kretprobe_read", Kind::Kretprobe, READ),
                         hook("kretprobe_write", Kind::Kretprobe, WRITE),
                         hook("kretprobe_open", Kind::Kretprobe, OPEN),
                         hook("kretprobe_fsync", Kind::Kretprobe, FSYNC),
+                        hook("kretprobe_sys_fsync", Kind::Kretprobe, SYS_FSYNC),
+                        hook("kretprobe_sys_fdatasync", Kind::Kretprobe, SYS_FDATASYNC),
                     ],
                 },
                 Variant {

@@ -4,7 +4,10 @@ use anyhow::{Result, ensure};
 
 use super::{
     Place,
-    vfs::{Target, as_command, no_losses},
+    vfs::{
+        calls::{Target, as_command},
+        no_losses,
+    },
 };
 use crate::{agent::Agent, refusal::assert_refused};
 

@@ -62,6 +62,11 @@ fn anchor_8_vfs_sees_fsync_and_fdatasync() {
 }
 
 #[test]
+fn vfs_says_that_it_does_not_see_lookups() {
+    check(|place| vfs::lookups_that_miss_are_counted(place, "tp"));
+}
+
+#[test]
 fn vfs_shows_injected_delays_and_nowhere_else() {
     check(|place| vfs::injected_delays_show_and_nowhere_else(place, "tp"));
 }

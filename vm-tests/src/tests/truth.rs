@@ -69,6 +69,7 @@ fn vfs_through(backend: &str) -> Result<()> {
         &[
             vfs::counts_are_exact,
             vfs::anchor_8_fsync_and_fdatasync_are_seen,
+            vfs::lookups_that_miss_are_counted,
             vfs::injected_delays_show_and_nowhere_else,
             vfs::latencies_agree_with_fio,
         ],
