@@ -66,42 +66,67 @@ pub fn injected_delays_show_and_nowhere_else(place: &Place<'_>, backend: &str) -
     let agent = agent(place, backend, "op,comm")?;
     let target = Target::in_memory()?;
     for (delay, delay_ns) in [("1ms", 1_000_000), ("5ms", 5_000_000)] {
-        let plain = oracle_run(&agent, &target, None)?;
-        let slow = oracle_run(&agent, &target, Some((&agent, delay)))?;
-        for (plain, slow) in plain.iter().zip(&slow) {
-            moved_by(place, delay_ns, plain, slow)
-                .with_context(|| format!("{backend} {}, {delay}", plain.op))?;
+        let mut moved = Ok(());
+        for _ in 0..TRIES {
+            let plain = oracle_run(&agent, &target, None)?;
+            let slow = oracle_run(&agent, &target, Some((&agent, delay)))?;
+            for run in &slow {
+                agrees_with_the_caller(place, run)?;
+            }
+            moved = plain
+                .iter()
+                .zip(&slow)
+                .try_for_each(|(plain, slow)| moved_by(delay_ns, plain, slow));
+            if moved.is_ok() {
+                break;
+            }
         }
+        moved.with_context(|| format!("{backend}, {delay}, in {TRIES} tries"))?;
     }
     no_losses(&agent.dump("vfs", &["--by", "op"])?)
 }
 
-/// A wait burns the CPU, and where others want it too, a call that waited is often put aside before it ends.
-/// So what was injected is looked for in the fastest tenth of the calls, and the median is compared with the
-/// caller's own.
-fn moved_by(place: &Place<'_>, delay_ns: u64, plain: &Run, slow: &Run) -> Result<()> {
-    let (from, to) = (plain.ours.quantile(0.1), slow.ours.quantile(0.1));
-    let middle = slow.ours.quantile(0.5);
-    println!(
-        "{}, {delay_ns} ns: {from:?} -> {to:?}, median {middle:?}, the caller's {} ns",
-        slow.op, slow.median_ns
-    );
-    let count = slow.ours.count;
-    ensure!(count == ORACLE_CALLS as u64, "{count} of {ORACLE_CALLS}");
-    let slack = width(middle.1) + if place.emulated { 50_000 } else { 2_000 };
+/// A wait burns the CPU, and where others want it too, a call that waited is put aside before it ends: then it
+/// takes longer than was injected, by everybody's clock.
+const TRIES: usize = 5;
+
+/// Our median and the caller's own agree within one bucket and 2 us, however long it took.
+fn agrees_with_the_caller(place: &Place<'_>, run: &Run) -> Result<()> {
+    let (low, high) = run.ours.quantile(0.5);
+    let slack = width(high) + if place.emulated { 50_000 } else { 2_000 };
     ensure!(
-        (middle.0.saturating_sub(slack)..=middle.1 + slack).contains(&slow.median_ns),
-        "the median is {middle:?}, the caller's own {} ns",
+        run.ours.count == ORACLE_CALLS as u64,
+        "{}: {} of {ORACLE_CALLS}",
+        run.op,
+        run.ours.count
+    );
+    ensure!(
+        (low.saturating_sub(slack)..=high + slack).contains(&run.median_ns),
+        "{}: the median is {low} to {high} ns, the caller's own {}",
+        run.op,
+        run.median_ns
+    );
+    Ok(())
+}
+
+/// The fastest tenth of the calls took longer by what was injected, within one bucket; of fsync, it did not.
+fn moved_by(delay_ns: u64, plain: &Run, slow: &Run) -> Result<()> {
+    let (from, to) = (plain.ours.quantile(0.1), slow.ours.quantile(0.1));
+    println!(
+        "{}, {delay_ns} ns: {from:?} -> {to:?}, median {:?}, the caller's {} ns",
+        slow.op,
+        slow.ours.quantile(0.5),
         slow.median_ns
     );
     if slow.op == "fsync" {
-        ensure!(to.1 < delay_ns / 2, "it moved to {to:?}");
+        ensure!(to.1 < delay_ns / 2, "fsync moved to {to:?}");
         return Ok(());
     }
     let expected = (from.0 + delay_ns, from.1 + delay_ns);
     ensure!(
         within_one_bucket(to, expected),
-        "{to:?} ns, expected {expected:?}"
+        "{}: {to:?} ns, expected {expected:?}",
+        slow.op
     );
     Ok(())
 }
