@@ -31,6 +31,9 @@ use registers::{return_is_watched, stack};
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
+/// Histograms of a series: the latency.
+const METRICS: usize = 1;
+
 #[unsafe(no_mangle)]
 static TASK_STACK: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
@@ -88,7 +91,10 @@ fn exit(frame: u64) {
         };
     }
     measure::count(Loss::Completions);
-    measure::record_span(measure::slot(&key), 0, 1, span.start_ns, span.end_ns);
+    match measure::row(measure::slot(&key)) {
+        Some(mut row) => row.record_span(0, span.start_ns, span.end_ns),
+        None => measure::count(Loss::Lost),
+    }
 }
 
 /// Any function; no argument is read.

@@ -35,6 +35,9 @@ use structure::read;
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
+/// Histograms of a series: the latency.
+const METRICS: usize = 1;
+
 /// Whether anything is told apart by the file.
 #[inline(always)]
 fn by_file() -> bool {
@@ -77,7 +80,10 @@ fn exit(op: u32, frame: u64, result: i32, skips: bool) {
         key.comm = comm;
     }
     measure::count(Loss::Completions);
-    measure::record_span(measure::slot(&key), 0, 1, span.start_ns, span.end_ns);
+    match measure::row(measure::slot(&key)) {
+        Some(mut row) => row.record_span(0, span.start_ns, span.end_ns),
+        None => measure::count(Loss::Lost),
+    }
 }
 
 /// Functions whose return is watched, for `return_is_watched`.

@@ -11,6 +11,7 @@ const fn hook(program: &'static str, kind: Kind) -> Hook {
         kind,
         symbols: &[ASKED_FOR],
         arguments: None,
+        only_by: None,
     }
 }
 
@@ -19,6 +20,7 @@ const PROCESS_EXIT: Hook = Hook {
     kind: Kind::RawTp,
     symbols: &["sched_process_exit"],
     arguments: None,
+    only_by: None,
 };
 
 pub(super) const PROBE: Probe = Probe {

@@ -21,6 +21,7 @@ const fn hook(program: &'static str, kind: Kind, symbols: &'static [&'static str
         kind,
         symbols,
         arguments: None,
+        only_by: None,
     }
 }
 
@@ -30,6 +31,7 @@ const fn syscall_hook(program: &'static str, tracepoint: &'static [&'static str]
         kind: Kind::TpBtf,
         symbols: tracepoint,
         arguments: Some(2),
+        only_by: None,
     }
 }
 

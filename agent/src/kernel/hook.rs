@@ -48,7 +48,10 @@ pub fn attach_part(
 ) -> Result<AttachedPart, String> {
     let mut refused = Vec::new();
     for variant in part.variants {
-        if asked.backend.is_some_and(|only| only != variant.backend.name()) {
+        if asked
+            .backend
+            .is_some_and(|only| only != variant.backend.name())
+        {
             continue;
         }
         match attach_variant(ebpf, types, variant, asked) {
@@ -92,9 +95,13 @@ fn attach_variant(
 }
 
 /// The hooks of a variant that serve what was asked.
-fn wanted<'a>(variant: &'static Variant, asked: Asked<'a>) -> impl Iterator<Item = &'static Hook> + 'a {
+fn wanted<'a>(
+    variant: &'static Variant,
+    asked: Asked<'a>,
+) -> impl Iterator<Item = &'static Hook> + 'a {
     let serves = move |hook: &&Hook| {
-        hook.only_by.is_none_or(|field| asked.fields.contains(&field))
+        hook.only_by
+            .is_none_or(|field| asked.fields.contains(&field))
     };
     variant.hooks.iter().filter(serves)
 }

@@ -52,6 +52,9 @@ fn block_anchor_3_queue_device_and_total_are_always_there() {
 #[test]
 fn block_books_balance_when_tasks_die_and_series_run_out() {
     check(block::books_balance_when_tasks_die_and_series_run_out);
+}
+
+#[test]
 fn vfs_counts_are_exact() {
     check(|place| vfs::counts_are_exact(place, "tp"));
 }
