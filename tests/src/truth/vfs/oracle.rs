@@ -70,13 +70,10 @@ pub fn injected_delays_show_and_nowhere_else(place: &Place<'_>, backend: &str) -
         for _ in 0..TRIES {
             let plain = oracle_run(&agent, &target, None)?;
             let slow = oracle_run(&agent, &target, Some((&agent, delay)))?;
-            for run in &slow {
-                agrees_with_the_caller(place, run)?;
-            }
-            moved = plain
-                .iter()
-                .zip(&slow)
-                .try_for_each(|(plain, slow)| moved_by(delay_ns, plain, slow));
+            moved = plain.iter().zip(&slow).try_for_each(|(plain, slow)| {
+                moved_by(delay_ns, plain, slow)?;
+                is_within_the_callers(place, slow)
+            });
             if moved.is_ok() {
                 break;
             }
@@ -87,11 +84,12 @@ pub fn injected_delays_show_and_nowhere_else(place: &Place<'_>, backend: &str) -
 }
 
 /// A wait burns the CPU, and where others want it too, a call that waited is put aside before it ends: then it
-/// takes longer than was injected, by everybody's clock.
+/// takes longer than was injected; put aside on its way back to user space, by the caller's clock only.
 const TRIES: usize = 5;
 
-/// Our median and the caller's own agree within one bucket and 2 us, however long it took.
-fn agrees_with_the_caller(place: &Place<'_>, run: &Run) -> Result<()> {
+/// Every call is seen, and our median is not above the caller's own: that holds more than the call, and on a
+/// busy machine the wait for a CPU after it.
+fn is_within_the_callers(place: &Place<'_>, run: &Run) -> Result<()> {
     let (low, high) = run.ours.quantile(0.5);
     let slack = width(high) + if place.emulated { 50_000 } else { 2_000 };
     ensure!(
@@ -101,7 +99,7 @@ fn agrees_with_the_caller(place: &Place<'_>, run: &Run) -> Result<()> {
         run.ours.count
     );
     ensure!(
-        (low.saturating_sub(slack)..=high + slack).contains(&run.median_ns),
+        low <= run.median_ns + slack,
         "{}: the median is {low} to {high} ns, the caller's own {}",
         run.op,
         run.median_ns
