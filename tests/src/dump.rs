@@ -94,6 +94,7 @@ impl Dump {
             "negative",
             "unmatched",
             "other",
+            "events",
         ]
         .iter()
         .map(|name| self.ledger(name))

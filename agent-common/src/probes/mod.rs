@@ -6,11 +6,13 @@
 pub mod block;
 mod function;
 pub mod vfs;
+pub mod memory;
 
 use crate::catalogue::Backend;
 
 /// All measuring probes.
 pub const PROBES: &[&Probe] = &[&block::PROBE, &vfs::PROBE, &function::PROBE];
+pub const PROBES: &[&Probe] = &[&block::PROBE, &memory::PROBE];
 
 /// A loadable unit that measures.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ pub struct Metric {
 pub enum Unit {
     Nanoseconds,
     Bytes,
+    /// Things that are counted and nothing else: each is recorded as 1.
+    Count,
 }
 
 /// A field of a series' key, as `--by` and `--filter` name it.
@@ -190,6 +194,8 @@ pub enum Value {
     RequiredOffset(&'static [(&'static str, &'static str)]),
     /// The lower half of the address of the first of these symbols that exists; else [`ABSENT`].
     Symbol(&'static [&'static str]),
+    /// Bytes of a page.
+    PageSize,
     /// An enumerator, or what it was before it had a name.
     Enumerator(&'static str, u32),
 }
@@ -222,6 +228,12 @@ pub enum Loss {
 
 /// Entries of `LEDGER`.
 pub const LOSSES: usize = Loss::Early as usize + 1;
+    /// Events for which the ring buffer had no room; what they count is recorded all the same.
+    Events,
+}
+
+/// Entries of `LEDGER`.
+pub const LOSSES: usize = Loss::Events as usize + 1;
 
 #[must_use]
 pub fn probe(name: &str) -> Option<&'static Probe> {

@@ -60,10 +60,11 @@ fn series(series: &Series, seconds: f64) -> String {
 }
 
 fn value(unit: &str, value: u64) -> String {
-    if unit == "bytes" {
-        format_bytes(value)
-    } else {
-        format_ns(value)
+    match unit {
+        "bytes" => format_bytes(value),
+        // Each is one: how many there were says it all.
+        "count" => "-".into(),
+        _ => format_ns(value),
     }
 }
 

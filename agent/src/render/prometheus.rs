@@ -16,10 +16,9 @@ pub fn dump(dump: &Dump) -> String {
         .first()
         .map_or(&[][..], |series| &series.metrics[..]);
     for (place, metric) in metrics.iter().enumerate() {
-        let unit = if metric.unit == "ns" {
-            "seconds"
-        } else {
-            "bytes"
+        let unit = match metric.unit.as_str() {
+            "ns" => "seconds",
+            unit => unit,
         };
         let name = format!(
             "iolag_{}_{}_{unit}",

@@ -55,6 +55,8 @@ pub struct Ledger {
     pub unmatched: u64,
     /// Values recorded in the series `other`, because the table of series was full.
     pub other: u64,
+    /// Events for which the ring buffer had no room; their values are recorded.
+    pub events: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +84,7 @@ pub struct Series {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metric {
     pub metric: String,
-    /// `ns` or `bytes`.
+    /// `ns`, `bytes` or `count`; of the last, only the number of values means anything.
     pub unit: String,
     pub count: u64,
     pub sum: u64,
@@ -117,12 +119,13 @@ impl Ledger {
             negative: of(Loss::Negative),
             unmatched: of(Loss::Unmatched),
             other: of(Loss::Other),
+            events: of(Loss::Events),
         }
     }
 
     /// What was lost, by name.
     #[must_use]
-    pub fn losses(&self) -> [(&'static str, u64); 6] {
+    pub fn losses(&self) -> [(&'static str, u64); 7] {
         [
             ("lost", self.lost),
             ("missed", self.missed),
@@ -130,6 +133,7 @@ impl Ledger {
             ("negative", self.negative),
             ("unmatched", self.unmatched),
             ("other", self.other),
+            ("events", self.events),
         ]
     }
 
@@ -147,6 +151,7 @@ impl Ledger {
             negative: less(|l| l.negative),
             unmatched: less(|l| l.unmatched),
             other: less(|l| l.other),
+            events: less(|l| l.events),
         }
     }
 }
@@ -163,6 +168,7 @@ impl Metric {
         let unit = match unit {
             Unit::Nanoseconds => "ns",
             Unit::Bytes => "bytes",
+            Unit::Count => "count",
         };
         Self::from_buckets(name, unit, counts.sum, counts.max, buckets)
     }

@@ -5,6 +5,7 @@ use aya::include_bytes_aligned;
 static BLOCK: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/block"));
 static VFS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vfs"));
 static FN: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fn"));
+static MEMORY: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memory"));
 
 /// The object of a probe.
 pub fn object(probe: &str) -> Option<&'static [u8]> {
@@ -12,6 +13,7 @@ pub fn object(probe: &str) -> Option<&'static [u8]> {
         "block" => Some(BLOCK),
         "vfs" => Some(VFS),
         "fn" => Some(FN),
+        "memory" => Some(MEMORY),
         _ => None,
     }
 }
