@@ -17,6 +17,7 @@ use clap::{
 use crate::{
     agent,
     control::{DEFAULT_SOCKET, client::call, protocol::Command},
+    events,
     failure::{FAILED, Failure, USAGE},
     hist,
     host::Facts,
@@ -71,6 +72,8 @@ enum Verb {
     Status(StatusArgs),
     /// Histograms of a probe, every INTERVAL or at Ctrl-C
     Hist(Hist),
+    /// OOM kills: those that the agent kept, and with --follow each one as it comes
+    Events(Events),
     /// Load, unload and list measuring probes of the agent
     #[command(subcommand)]
     Probe(ProbeVerb),
@@ -150,6 +153,16 @@ struct Hist {
     backend: String,
     #[arg(long, default_value = "text")]
     format: HistFormat,
+}
+
+#[derive(Args)]
+struct Events {
+    /// Go on printing until Ctrl-C; without an agent that has the probe memory, load it for so long
+    #[arg(short, long)]
+    follow: bool,
+    /// json: one object a line
+    #[arg(long, default_value = "text")]
+    format: Format,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -251,6 +264,7 @@ fn execute(command: Verb, common: &Common) -> Result<(), Failure> {
         Verb::SetBlk(delay) => set(socket, "set-blk", Layer::Block, &delay),
         Verb::Status(status) => print(&render_status(socket, status.format)?),
         Verb::Hist(hist) => show_histograms(socket, &hist),
+        Verb::Events(events) => show_events(socket, &events),
         Verb::Probe(verb) => probe(socket, verb),
         Verb::Reset => call(socket, &Command::Reset),
         Verb::Stop => call(socket, &Command::Stop),
@@ -328,6 +342,15 @@ fn show_histograms(socket: &Path, hist: &Hist) -> Result<(), Failure> {
         HistFormat::Text => print(&render::hist::dump(dump)),
         HistFormat::Json => print(&render::json::line(dump)?),
         HistFormat::Prometheus => print(&render::prometheus::dump(dump)),
+    })
+}
+
+fn show_events(socket: &Path, args: &Events) -> Result<(), Failure> {
+    events::run(args.follow, socket, |event| {
+        events::write(&match args.format {
+            Format::Text => render::events::line(&event),
+            Format::Json => render::json::line(&event.line())?,
+        })
     })
 }
 

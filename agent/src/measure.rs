@@ -1,15 +1,18 @@
 //! A measurement that runs: a probe in the kernel, and the names of what it saw.
 
-use std::path::Path;
+use std::{os::fd::OwnedFd, path::Path};
 
-use agent_common::probes::{FIELDS, Field, PROBES, Probe, probe};
+use agent_common::probes::{FIELDS, Field, Loss, PROBES, Probe, probe};
 
 use crate::{
     failure::{Failure, USAGE},
     functions,
-    kernel::{HostTypes, MeasureProbe, RawSeries, now_ns},
+    kernel::{HostTypes, MeasureProbe, RawSeries, boot_unix_ns, now_ns, page_bytes},
     names::{Names, in_flight},
-    report::dump::{Dump, Labels, Ledger, Metric, Series},
+    report::{
+        dump::{Dump, Labels, Ledger, Metric, Series},
+        events::{Event, OomKill},
+    },
 };
 
 /// What is asked for: a probe of the catalogue, some with a function.
@@ -66,6 +69,8 @@ pub struct Measurement {
     target: Target,
     probe: MeasureProbe,
     loaded_ns: u64,
+    /// Events that were reported as lost.
+    lost_events: u64,
 }
 
 impl Measurement {
@@ -94,6 +99,7 @@ impl Measurement {
             target: target.clone(),
             probe,
             loaded_ns: now_ns(),
+            lost_events: 0,
         })
     }
 
@@ -117,6 +123,37 @@ impl Measurement {
             labels.insert(Field::Function.name().into(), function.clone());
         }
         labels
+    }
+
+    /// A descriptor that becomes readable when there are events; none if the probe sends none.
+    #[must_use]
+    pub fn events_descriptor(&self) -> Option<Result<OwnedFd, Failure>> {
+        let ring = self.probe.events.as_ref()?;
+        Some(ring.descriptor().map_err(Failure::from))
+    }
+
+    /// The events that came since the last call, and how many were lost.
+    ///
+    /// # Errors
+    /// The kernel refuses a look-up.
+    pub fn drain_events(&mut self) -> Result<Vec<Event>, Failure> {
+        let Some(ring) = &mut self.probe.events else {
+            return Ok(Vec::new());
+        };
+        let (page, boot) = (page_bytes(), boot_unix_ns());
+        let mut events: Vec<Event> = ring
+            .drain()
+            .iter()
+            .map(|raw| Event::OomKill(Box::new(OomKill::new(raw, page, boot))))
+            .collect();
+        let lost = self.probe.ledger()?[Loss::Events as usize];
+        if lost > self.lost_events {
+            events.push(Event::Lost {
+                count: lost - self.lost_events,
+            });
+            self.lost_events = lost;
+        }
+        Ok(events)
     }
 
     /// What was recorded since the start, by all fields of the probe, and by CPU if `by_cpu`.

@@ -1,23 +1,27 @@
 //! The measuring probes of a running agent.
 
-use std::path::Path;
+use std::{os::fd::OwnedFd, path::Path, rc::Rc};
 
 use agent_common::probes::PROBES;
+use tokio::sync::{Notify, broadcast};
 
 use crate::{
     control::{client::call, protocol::Command},
+    events::log::EventLog,
     failure::{FAILED, Failure, HOST},
     host::Facts,
     kernel::HostTypes,
     measure::{Measurement, Target, default_fields, find_field, in_order},
     plan::parse_choice,
-    report::{dump::Dump, probes::Row},
+    report::{dump::Dump, events::Event, probes::Row},
 };
 
 /// Dropping it unloads all.
 pub struct Probes {
     facts: Facts,
     loaded: Vec<Measurement>,
+    events: EventLog,
+    changed: Rc<Notify>,
 }
 
 impl Probes {
@@ -26,6 +30,8 @@ impl Probes {
         Self {
             facts,
             loaded: Vec::new(),
+            events: EventLog::default(),
+            changed: Rc::new(Notify::new()),
         }
     }
 
@@ -105,6 +111,7 @@ impl Probes {
         give_back_memory();
         let row = loaded_row(&measurement);
         self.loaded.push(measurement);
+        self.changed.notify_one();
         Ok(row)
     }
 
@@ -142,7 +149,61 @@ impl Probes {
                     .hint("iolag probe list shows which are"),
             );
         }
+        if self.events_descriptor().is_none() {
+            // Followers are told by the end of it.
+            self.events = EventLog::default();
+        }
+        self.changed.notify_one();
         Ok(())
+    }
+
+    /// Wakes who waits for events when a probe was loaded or unloaded.
+    #[must_use]
+    pub fn changed(&self) -> Rc<Notify> {
+        self.changed.clone()
+    }
+
+    /// A descriptor that becomes readable when there are events; none if no probe that sends any is loaded.
+    #[must_use]
+    pub fn events_descriptor(&self) -> Option<Result<OwnedFd, Failure>> {
+        self.loaded.iter().find_map(Measurement::events_descriptor)
+    }
+
+    /// Keeps the events that came, and passes them on to who follows.
+    ///
+    /// # Errors
+    /// The kernel refuses a look-up.
+    pub fn drain_events(&mut self) -> Result<(), Failure> {
+        for measurement in &mut self.loaded {
+            for event in measurement.drain_events()? {
+                self.events.push(event);
+            }
+        }
+        Ok(())
+    }
+
+    /// The events that are kept, oldest first.
+    ///
+    /// # Errors
+    /// No probe that sends events is loaded; the kernel refuses a look-up.
+    pub fn kept_events(&mut self) -> Result<Vec<Event>, Failure> {
+        if self.events_descriptor().is_none() {
+            return Err(
+                Failure::new(FAILED, "failed to list events: the probe memory is not loaded")
+                    .hint("iolag probe load memory"),
+            );
+        }
+        self.drain_events()?;
+        Ok(self.events.kept())
+    }
+
+    /// As [`Self::kept_events`], and all that will come.
+    ///
+    /// # Errors
+    /// As there, or there are too many followers.
+    pub fn follow_events(&mut self) -> Result<(Vec<Event>, broadcast::Receiver<Event>), Failure> {
+        let kept = self.kept_events()?;
+        Ok((kept, self.events.follow()?))
     }
 
     /// What a loaded probe recorded.

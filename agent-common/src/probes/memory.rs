@@ -42,8 +42,11 @@ const fn plain(program: &'static str, tracepoint: &'static [&'static str]) -> Ho
     hook(program, Kind::TpBtf, tracepoint, None)
 }
 
-pub(super) const PROBE: Probe = Probe {
-    name: "memory",
+/// Its name, for who needs this very probe.
+pub const NAME: &str = "memory";
+
+pub const PROBE: Probe = Probe {
+    name: NAME,
     help: "OOM kills, time spent in reclaiming memory, major page faults",
     metrics: &[
         Metric {

@@ -19,6 +19,7 @@ use crate::{
         server::{self, Shared, StopRequest},
         socket::Claim,
     },
+    events::pump::pump,
     failure::{FAILED, Failure},
     host::Facts,
     kernel::{KernelLog, PromptEnd},
@@ -103,6 +104,10 @@ async fn serve(
         tokio::task::spawn_local(follow(log));
     }
     tokio::task::spawn_local(renew(session.clone()));
+    let changed = session.borrow().as_ref().map(|s| s.probes().changed());
+    if let Some(changed) = changed {
+        tokio::task::spawn_local(pump(session.clone(), changed));
+    }
     tokio::task::spawn_local(server::serve(
         listener,
         session,

@@ -50,6 +50,21 @@ pub fn call<T: DeserializeOwned>(socket: &Path, command: &Command) -> Result<T, 
     parse_answer(&line)
 }
 
+/// Sends a command whose answers the caller reads.
+///
+/// # Errors
+/// No agent, or one that does not take it.
+pub fn send(socket: &Path, command: &Command) -> Result<UnixStream, Failure> {
+    check_length(socket)?;
+    let mut stream = connect(socket)?;
+    let line = format!("{}\n", request(command));
+    stream
+        .set_write_timeout(Some(PATIENCE))
+        .and_then(|()| stream.write_all(line.as_bytes()))
+        .map_err(|error| unanswered(socket, &error))?;
+    Ok(stream)
+}
+
 /// Sends a line and reads one, or what there is of it when the other side closes.
 fn exchange(mut stream: &UnixStream, request: &str, patience: Duration) -> io::Result<Vec<u8>> {
     let deadline = Instant::now() + patience;

@@ -1,6 +1,7 @@
 //! The control socket: one JSON object a line each way, root only.
 
 pub mod client;
+mod follow;
 pub mod protocol;
 pub mod server;
 pub mod socket;

@@ -32,6 +32,9 @@ pub enum Command {
     ProbeUnload { probe: String },
     /// Answers with a [`crate::report::dump::Dump`] of what a loaded probe recorded.
     Dump { probe: String, by_cpu: bool },
+    /// Answers with a list of [`crate::report::events::Event`], those that the agent kept; with `follow` then
+    /// with one more answer for each event that comes, until the connection is closed.
+    Events { follow: bool },
     /// Removes all rules. Answers with `null`.
     Reset,
     /// Detaches everything, answers with `null`, exits.

@@ -11,7 +11,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::protocol::{Command, answer, parse_request};
+use super::{
+    follow::follow,
+    protocol::{Command, answer, parse_request},
+};
 use crate::{
     failure::{FAILED, Failure, USAGE},
     session::Session,
@@ -79,6 +82,7 @@ async fn connection(
                 let _closing = stops.send(Some(stream)).await;
                 return;
             }
+            Ok(Command::Events { follow: true }) => return follow(stream, session).await,
             Ok(command) => answer(execute(session, &command, socket)),
             Err(failure) => answer(Err(failure)),
         };
@@ -147,6 +151,7 @@ fn execute(session: &Shared, command: &Command, socket: &str) -> Result<Value, F
             Ok(Value::Null)
         }
         Command::Dump { probe, by_cpu } => to_value(&session.probes().dump(probe, *by_cpu)?),
+        Command::Events { .. } => to_value(&session.probes_mut().kept_events()?),
         Command::Reset => {
             session.reset()?;
             info!("all delays are off");
@@ -157,7 +162,7 @@ fn execute(session: &Shared, command: &Command, socket: &str) -> Result<Value, F
     }
 }
 
-fn to_value(result: &impl serde::Serialize) -> Result<Value, Failure> {
+pub(super) fn to_value(result: &impl serde::Serialize) -> Result<Value, Failure> {
     serde_json::to_value(result)
         .map_err(|error| Failure::new(FAILED, format!("failed to write the answer: {error}")))
 }

@@ -11,9 +11,25 @@ mod types;
 
 pub use delay::{DelayProbe, KernelLog, Sample};
 pub use empty::{EmptyProbe, measure_programs};
-pub use measure::{Counts, HostTypes, MeasureProbe, RawSeries};
+pub use measure::{Counts, EventRing, HostTypes, MeasureProbe, RawSeries};
 pub use prog_info::ProgStats;
 pub use prompt_end::PromptEnd;
+
+/// The time of day, in ns since 1970, at which [`now_ns`] was 0, by the clocks of this moment.
+#[must_use]
+pub fn boot_unix_ns() -> u64 {
+    let unix = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    (unix.as_nanos() as u64).saturating_sub(now_ns())
+}
+
+/// Bytes of a page.
+#[must_use]
+pub fn page_bytes() -> u64 {
+    // SAFETY: sysconf has no preconditions.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
+}
 
 /// `CLOCK_MONOTONIC` in ns: the clock of `bpf_ktime_get_ns`.
 #[must_use]

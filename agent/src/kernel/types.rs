@@ -134,8 +134,7 @@ impl KernelTypes {
                 Ok(functions::address(Path::new("/"), names)
                     .map_or(ABSENT, |address| address as u32))
             }
-            // SAFETY: sysconf has no preconditions.
-            Value::PageSize => Ok(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.try_into()?),
+            Value::PageSize => Ok(super::page_bytes().try_into()?),
             Value::Enumerator(name, before) => Ok(self.enumerator(name).unwrap_or(before)),
         }
     }

@@ -1,5 +1,6 @@
 //! What people and programs read.
 
+pub mod events;
 pub mod hist;
 pub mod json;
 pub mod prometheus;

@@ -2,6 +2,7 @@
 //! All times in ns.
 
 pub mod dump;
+pub mod events;
 pub mod probes;
 
 use agent_common::bucket;

@@ -1,5 +1,6 @@
 //! A measuring probe, loaded and attached.
 
+mod events;
 mod objects;
 mod read;
 
@@ -12,10 +13,11 @@ use agent_common::{
 use anyhow::{Context as _, anyhow};
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{HashMap, Map, MapData, PerCpuArray, Queue},
+    maps::{HashMap, Map, MapData, PerCpuArray, Queue, RingBuf},
 };
 use log::debug;
 
+pub use events::EventRing;
 pub use read::{Counts, RawSeries};
 
 use super::{
@@ -43,6 +45,8 @@ pub struct MeasureProbe {
     series: HashMap<MapData, Key, u32>,
     histograms: MapData,
     ledger: PerCpuArray<MapData, u64>,
+    /// Of a probe that sends events.
+    pub events: Option<EventRing>,
     cpus: usize,
 }
 
@@ -156,6 +160,10 @@ impl MeasureProbe {
             series: HashMap::try_from(take(&mut ebpf, "SERIES")?)?,
             histograms,
             ledger: PerCpuArray::try_from(take(&mut ebpf, "LEDGER")?)?,
+            events: match ebpf.take_map("EVENTS") {
+                Some(ring) => Some(EventRing::new(RingBuf::try_from(ring)?)),
+                None => None,
+            },
             ebpf,
             cpus,
         })
