@@ -188,10 +188,11 @@ impl Probes {
     /// No probe that sends events is loaded; the kernel refuses a look-up.
     pub fn kept_events(&mut self) -> Result<Vec<Event>, Failure> {
         if self.events_descriptor().is_none() {
-            return Err(
-                Failure::new(FAILED, "failed to list events: the probe memory is not loaded")
-                    .hint("iolag probe load memory"),
-            );
+            return Err(Failure::new(
+                FAILED,
+                "failed to list events: the probe memory is not loaded",
+            )
+            .hint("iolag probe load memory"));
         }
         self.drain_events()?;
         Ok(self.events.kept())

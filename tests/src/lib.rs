@@ -5,6 +5,7 @@ pub mod agent;
 pub mod demo;
 pub mod dump;
 pub mod fio;
+pub mod memcg;
 pub mod programs;
 pub mod record;
 pub mod refusal;

@@ -83,7 +83,9 @@ pub fn run(
 /// Whether there is an agent with the probe loaded. No agent is no failure; one that does not answer is.
 fn agent_serves(socket: &Path) -> Result<bool, Failure> {
     match call::<Vec<Row>>(socket, &Command::ProbeList) {
-        Ok(rows) => Ok(rows.iter().any(|row| row.name == memory::NAME && row.loaded)),
+        Ok(rows) => Ok(rows
+            .iter()
+            .any(|row| row.name == memory::NAME && row.loaded)),
         Err(failure) if failure.code == HOST => Ok(false),
         Err(failure) => Err(failure),
     }
@@ -93,7 +95,10 @@ async fn from_agent(socket: &Path, print: Print<'_>) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
         Failure::new(
             FAILED,
-            format!("failed to follow the agent at {}: {error}", socket.display()),
+            format!(
+                "failed to follow the agent at {}: {error}",
+                socket.display()
+            ),
         )
     };
     let stream = send(socket, &Command::Events { follow: true })?;
@@ -108,10 +113,11 @@ async fn from_agent(socket: &Path, print: Print<'_>) -> Result<(), Failure> {
         line.clear();
         let count = stream.read_until(b'\n', &mut line).await.map_err(failed)?;
         if count == 0 {
-            return Err(
-                Failure::new(FAILED, format!("the agent at {} has ended", socket.display()))
-                    .hint("start another: iolag run --detach --probes memory"),
-            );
+            return Err(Failure::new(
+                FAILED,
+                format!("the agent at {} has ended", socket.display()),
+            )
+            .hint("start another: iolag run --detach --probes memory"));
         }
         let events = if first {
             parse_answer(&line)?
@@ -154,7 +160,10 @@ async fn by_ourselves(print: Print<'_>) -> Result<(), Failure> {
 /// It cannot be written for another reason.
 pub fn write(text: &str) -> Result<bool, Failure> {
     let mut stdout = std::io::stdout();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(

@@ -95,11 +95,20 @@ mod tests {
             order: None,
         };
         let text = line(&Event::OomKill(Box::new(kill.clone())));
-        assert!(text.lines().count() == 1 && !text.contains('\u{1b}'), "{text}");
-        for part in ["killed 17 (a??[2J) of /m", "oom_score_adj 1000; 18 (b) asked"] {
+        assert!(
+            text.lines().count() == 1 && !text.contains('\u{1b}'),
+            "{text}"
+        );
+        for part in [
+            "killed 17 (a??[2J) of /m",
+            "oom_score_adj 1000; 18 (b) asked",
+        ] {
             assert!(text.contains(part), "{text}");
         }
-        assert!(!text.contains("constraint") && !text.contains("shmem"), "{text}");
+        assert!(
+            !text.contains("constraint") && !text.contains("shmem"),
+            "{text}"
+        );
         kill.constraint = Some("memcg".into());
         kill.limit_cgroup = Some("/m".into());
         let text = line(&Event::OomKill(Box::new(kill)));

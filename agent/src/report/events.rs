@@ -208,7 +208,10 @@ mod tests {
     fn paths_are_written_from_the_root() {
         assert_eq!(path(&cgroup(&["b", "a", ""], false)).unwrap(), "/a/b");
         assert_eq!(path(&cgroup(&[""], false)).unwrap(), "/");
-        assert_eq!(path(&cgroup(&["h"; 8], true)).unwrap(), ".../h/h/h/h/h/h/h/h");
+        assert_eq!(
+            path(&cgroup(&["h"; 8], true)).unwrap(),
+            ".../h/h/h/h/h/h/h/h"
+        );
         let none = CgroupPath {
             id: 0,
             ..cgroup(&["a"], false)
@@ -225,7 +228,8 @@ mod tests {
         raw.victim.total_vm = UNKNOWN;
         raw.victim.anon = 3;
         raw.victim.oom_score_adj = (-5i64).cast_unsigned();
-        let kill = serde_json::to_value(Event::OomKill(Box::new(OomKill::new(&raw, 4096, 0))).line());
+        let kill =
+            serde_json::to_value(Event::OomKill(Box::new(OomKill::new(&raw, 4096, 0))).line());
         let kill = kill.unwrap();
         for field in ["constraint", "limit_cgroup", "order"] {
             assert!(kill[field].is_null(), "{kill}");

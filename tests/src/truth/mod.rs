@@ -4,6 +4,7 @@
 pub mod block;
 pub mod function;
 pub mod vfs;
+pub mod memory;
 
 use std::{
     path::{Path, PathBuf},

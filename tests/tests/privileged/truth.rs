@@ -8,6 +8,7 @@ use iolag_tests::{
     refusal::assert_refused,
     truth::{Place, block, vfs},
 };
+use iolag_tests::truth::{Place, block, memory};
 
 fn fio() -> Command {
     Command::new(std::env::var_os("IOLAG_FIO").expect("checked before"))
@@ -110,4 +111,21 @@ fn functions_are_refused_with_the_kernels_reasons() {
         return;
     }
     assert_refused(&known, 3, &["fentry vfs_read", "kprobe vfs_read"]);
+fn oom_kills_lie_between_two_readings_of_vmstat() {
+    check(memory::oom_kills_lie_between_two_readings);
+}
+
+#[test]
+fn oom_is_the_victims_not_the_askers() {
+    check(memory::oom_is_the_victims_not_the_askers);
+}
+
+#[test]
+fn memcg_reclaim_is_seen_and_the_books_balance() {
+    check(memory::memcg_reclaim_is_seen_and_the_books_balance);
+}
+
+#[test]
+fn major_faults_are_as_many_as_getrusage_says() {
+    check(memory::major_faults_are_as_many_as_getrusage_says);
 }

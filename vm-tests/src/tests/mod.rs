@@ -43,6 +43,10 @@ pub const TESTS: &[Test] = &[
     test("truth-vfs-books-fentry", truth::vfs_books_fentry),
     test("truth-vfs-books-kprobe", truth::vfs_books_kprobe),
     test("truth-vfs-books-tp", truth::vfs_books_tp),
+    test("truth-memory-oom-counts", truth::memory_oom_counts),
+    test("truth-memory-oom-victim", truth::memory_oom_victim),
+    test("truth-memory-reclaim", truth::memory_reclaim),
+    test("truth-memory-faults", truth::memory_faults),
 ];
 
 const fn test(name: &'static str, run: fn() -> Result<()>) -> Test {

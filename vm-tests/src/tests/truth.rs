@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use iolag_tests::truth::{Place, block, function, vfs};
+use iolag_tests::truth::{Place, block, memory};
 
 use crate::guest;
 
@@ -96,4 +97,20 @@ pub fn functions() -> Result<()> {
         run(&|place| function::functions_are_counted_and_timed(place, backend))?;
     }
     run(&function::functions_that_cannot_be_traced_are_refused)
+}
+
+pub fn memory_oom_counts() -> Result<()> {
+    check(memory::oom_kills_lie_between_two_readings)
+}
+
+pub fn memory_oom_victim() -> Result<()> {
+    check(memory::oom_is_the_victims_not_the_askers)
+}
+
+pub fn memory_reclaim() -> Result<()> {
+    check(memory::memcg_reclaim_is_seen_and_the_books_balance)
+}
+
+pub fn memory_faults() -> Result<()> {
+    check(memory::major_faults_are_as_many_as_getrusage_says)
 }
