@@ -24,6 +24,7 @@ use crate::{
     plan::{Choice, parse_choice},
     probes, render,
     report::{Rule, Status, probes::Row},
+    top,
     units::{format_ns, parse_delay},
 };
 
@@ -72,6 +73,11 @@ enum Verb {
     Status(StatusArgs),
     /// Histograms of a probe, every INTERVAL or at Ctrl-C
     Hist(Hist),
+    /// A live view of what the probes see and of the delays in force
+    Top {
+        /// Seconds between two samples, or a time with a unit: 5, 500ms
+        interval: Option<String>,
+    },
     /// OOM kills: those that the agent kept, and with --follow each one as it comes
     Events(Events),
     /// Load, unload and list measuring probes of the agent
@@ -264,6 +270,10 @@ fn execute(command: Verb, common: &Common) -> Result<(), Failure> {
         Verb::SetBlk(delay) => set(socket, "set-blk", Layer::Block, &delay),
         Verb::Status(status) => print(&render_status(socket, status.format)?),
         Verb::Hist(hist) => show_histograms(socket, &hist),
+        Verb::Top { interval } => {
+            let interval = interval.as_deref().map(hist::parse_interval).transpose()?;
+            top::run(interval, socket)
+        }
         Verb::Events(events) => show_events(socket, &events),
         Verb::Probe(verb) => probe(socket, verb),
         Verb::Reset => call(socket, &Command::Reset),

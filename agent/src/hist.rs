@@ -91,7 +91,10 @@ impl Request {
 }
 
 /// Seconds as `iostat` takes them, or a time with a unit.
-fn parse_interval(text: &str) -> Result<Duration, Failure> {
+///
+/// # Errors
+/// It is neither, or not between 10 ms and a day.
+pub fn parse_interval(text: &str) -> Result<Duration, Failure> {
     let seconds: Option<f64> = match text.strip_suffix("ms") {
         Some(number) => number.parse().ok().map(|ms: f64| ms / 1_000.0),
         None => text.strip_suffix('s').unwrap_or(text).parse().ok(),

@@ -19,4 +19,5 @@ pub mod probes;
 pub mod render;
 pub mod report;
 pub mod session;
+pub mod top;
 pub mod units;

@@ -59,7 +59,8 @@ fn series(series: &Series, seconds: f64) -> String {
     text
 }
 
-fn value(unit: &str, value: u64) -> String {
+/// A value in its unit, short.
+pub(crate) fn value(unit: &str, value: u64) -> String {
     match unit {
         "bytes" => format_bytes(value),
         // Each is one: how many there were says it all.
@@ -82,7 +83,8 @@ fn row(metric: &Metric, seconds: f64) -> Vec<String> {
     row
 }
 
-fn rate(per_second: f64) -> String {
+/// A rate per second, short.
+pub(crate) fn rate(per_second: f64) -> String {
     match per_second {
         rate if rate >= 1e6 => format!("{:.1}M/s", rate / 1e6),
         rate if rate >= 1e4 => format!("{:.0}k/s", rate / 1e3),
