@@ -289,3 +289,10 @@ fn results_that_cannot_be_written_are_a_failure() {
         .unwrap();
     assert_refused(&output, 1, &["stdout", "No space left on device"]);
 }
+
+#[test]
+fn top_without_a_terminal_is_refused() {
+    let Some(place) = Place::new() else { return };
+    assert_refused(&place.call(&["top"]), 2, &["terminal", "iolag hist"]);
+    assert_refused(&place.call(&["top", "5x"]), 2, &["5x", "interval"]);
+}

@@ -3,6 +3,8 @@
 
 #[path = "privileged/control.rs"]
 mod control;
+#[path = "privileged/events.rs"]
+mod events;
 #[path = "privileged/place.rs"]
 mod place;
 #[path = "privileged/precision.rs"]
@@ -11,5 +13,7 @@ mod precision;
 mod refusals;
 #[path = "privileged/safety.rs"]
 mod safety;
+#[path = "privileged/top.rs"]
+mod top;
 #[path = "privileged/truth.rs"]
 mod truth;
