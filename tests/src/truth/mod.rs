@@ -5,6 +5,7 @@ pub mod block;
 pub mod function;
 pub mod vfs;
 pub mod memory;
+pub mod oom;
 
 use std::{
     path::{Path, PathBuf},

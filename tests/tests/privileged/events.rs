@@ -104,3 +104,42 @@ fn a_follower_is_told_that_the_agent_has_ended() {
     assert!(said.contains("has ended"), "{said}");
     assert_eq!(follower.wait().unwrap().code(), Some(1));
 }
+
+#[test]
+fn a_full_ring_is_counted_and_told_and_no_kill_goes_uncounted() {
+    // More than the ring holds.
+    const KILLS: u64 = 240;
+    let Some(place) = Place::new() else { return };
+    let pid = place.start();
+    place.done(&["probe", "load", "memory"]);
+    let cgroup = MemoryCgroup::new("iolag-full", MIB as u64).unwrap();
+    // SAFETY: the agent that this test started; it goes on below, and is ended by `place` at the latest.
+    unsafe { libc::kill(pid, libc::SIGSTOP) };
+    for _ in 0..KILLS {
+        let hog = cgroup.hog("iolag-hog", 2 * MIB, 0).unwrap();
+        assert!(!hog.has_its_memory());
+    }
+    // SAFETY: as above.
+    unsafe { libc::kill(pid, libc::SIGCONT) };
+    let dump = place.done(&["hist", "memory", "--format", "json"]);
+    let dump: Value = serde_json::from_str(&dump).unwrap();
+    let kills = dump["series"][0]["metrics"][0]["count"].as_u64().unwrap();
+    let lost = dump["ledger"]["events"].as_u64().unwrap();
+    let listed = place.done(&["events", "--format", "json"]);
+    let listed: Vec<Value> = listed
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    println!("{kills} kills, {lost} events lost, {} lines", listed.len());
+    assert!(kills >= KILLS && lost > 0, "{kills} kills, {lost} lost");
+    assert_eq!(dump["complete"], false);
+    assert_eq!(cgroup.oom_kills().unwrap(), KILLS);
+    let told = listed.iter().filter(|line| line["event"] == "lost");
+    let told: u64 = told.map(|line| line["count"].as_u64().unwrap()).sum();
+    let seen = listed
+        .iter()
+        .filter(|line| line["event"] == "oom-kill")
+        .count() as u64;
+    assert_eq!((told, seen + told), (lost, kills));
+    place.stop();
+}

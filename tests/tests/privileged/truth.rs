@@ -9,6 +9,7 @@ use iolag_tests::{
     truth::{Place, block, vfs},
 };
 use iolag_tests::truth::{Place, block, memory};
+use iolag_tests::truth::{Place, block, memory, oom};
 
 fn fio() -> Command {
     Command::new(std::env::var_os("IOLAG_FIO").expect("checked before"))
@@ -112,12 +113,12 @@ fn functions_are_refused_with_the_kernels_reasons() {
     }
     assert_refused(&known, 3, &["fentry vfs_read", "kprobe vfs_read"]);
 fn oom_kills_lie_between_two_readings_of_vmstat() {
-    check(memory::oom_kills_lie_between_two_readings);
+    check(oom::oom_kills_lie_between_two_readings);
 }
 
 #[test]
 fn oom_is_the_victims_not_the_askers() {
-    check(memory::oom_is_the_victims_not_the_askers);
+    check(oom::oom_is_the_victims_not_the_askers);
 }
 
 #[test]

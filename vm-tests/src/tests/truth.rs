@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use iolag_tests::truth::{Place, block, function, vfs};
 use iolag_tests::truth::{Place, block, memory};
+use iolag_tests::truth::{Place, block, memory, oom};
 
 use crate::guest;
 
@@ -100,11 +101,11 @@ pub fn functions() -> Result<()> {
 }
 
 pub fn memory_oom_counts() -> Result<()> {
-    check(memory::oom_kills_lie_between_two_readings)
+    check(oom::oom_kills_lie_between_two_readings)
 }
 
 pub fn memory_oom_victim() -> Result<()> {
-    check(memory::oom_is_the_victims_not_the_askers)
+    check(oom::oom_is_the_victims_not_the_askers)
 }
 
 pub fn memory_reclaim() -> Result<()> {
