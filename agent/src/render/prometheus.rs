@@ -16,19 +16,22 @@ pub fn dump(dump: &Dump) -> String {
         .first()
         .map_or(&[][..], |series| &series.metrics[..]);
     for (place, metric) in metrics.iter().enumerate() {
-        let unit = match metric.unit.as_str() {
-            "ns" => "seconds",
-            unit => unit,
-        };
+        // What is only counted has no buckets that would say anything.
+        let (unit, kind, write): (_, _, fn(&mut String, &str, &Series, &Metric)) =
+            match metric.unit.as_str() {
+                "count" => ("total", "counter", counter),
+                "ns" => ("seconds", "histogram", histogram),
+                _ => ("bytes", "histogram", histogram),
+            };
         let name = format!(
             "iolag_{}_{}_{unit}",
             dump.probe,
             metric.metric.replace(['.', ' ', '-'], "_")
         );
-        let _infallible = writeln!(text, "# TYPE {name} histogram");
+        let _infallible = writeln!(text, "# TYPE {name} {kind}");
         for series in &dump.series {
             if let Some(metric) = series.metrics.get(place) {
-                histogram(&mut text, &name, series, metric);
+                write(&mut text, &name, series, metric);
             }
         }
     }
@@ -38,6 +41,11 @@ pub fn dump(dump: &Dump) -> String {
         let _infallible = writeln!(text, "{name}{{cause=\"{cause}\"}} {count}");
     }
     text
+}
+
+fn counter(text: &mut String, name: &str, series: &Series, metric: &Metric) {
+    let labels = labels(&series.labels, None);
+    let _infallible = writeln!(text, "{name}{labels} {}", metric.count);
 }
 
 fn histogram(text: &mut String, name: &str, series: &Series, metric: &Metric) {
@@ -96,12 +104,20 @@ mod tests {
         let mut example = Dump::new(PROBES[0], 0, 1, Ledger::default());
         example.series = vec![Series {
             labels: [("comm".to_owned(), "a\"b\\c".to_owned())].into(),
-            metrics: vec![Metric::new("total", Unit::Nanoseconds, &counts)],
+            metrics: vec![
+                Metric::new("total", Unit::Nanoseconds, &counts),
+                Metric::new("fault", Unit::Count, &counts),
+            ],
         }];
         let text = dump(&example);
         assert!(text.contains("# TYPE iolag_block_total_seconds histogram\n"));
         assert!(text.contains(r#"iolag_block_total_seconds_bucket{comm="a\"b\\c",le="+Inf"} 3"#));
         assert!(text.contains(r#"_count{comm="a\"b\\c"} 3"#), "{text}");
+        assert!(text.contains("# TYPE iolag_block_fault_total counter\n"));
+        assert!(
+            text.contains(r#"iolag_block_fault_total{comm="a\"b\\c"} 3"#),
+            "{text}"
+        );
         assert!(text.contains("iolag_block_lost_total{cause=\"missed\"} 0\n"));
     }
 }
