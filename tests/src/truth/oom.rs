@@ -148,6 +148,35 @@ pub fn oom_is_the_victims_not_the_askers(place: &Place<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Without an agent, `iolag events --follow` loads the probe itself: also where the kernel is too old for delays.
+///
+/// # Errors
+/// It does not load, or tells of somebody else.
+pub fn a_kill_is_followed_without_an_agent(place: &Place<'_>) -> Result<()> {
+    let cgroup = MemoryCgroup::new("iolag-alone", LIMIT)?;
+    let mut follower = follow(place, Path::new("/nonexistent/iolag.sock"))?;
+    let (victim, _asker) = kill_one(&cgroup)?;
+    let event = next_line(&mut follower)?;
+    println!("{event}");
+    let found = [
+        &event["victim"]["pid"],
+        &event["victim"]["comm"],
+        &event["asked_by"]["comm"],
+        &event["victim"]["memory_cgroup"],
+    ];
+    let expected: [Value; 4] = [
+        victim.pid().into(),
+        "iolag-victim".into(),
+        "iolag-asker".into(),
+        cgroup.path().into(),
+    ];
+    ensure!(found.map(Clone::clone) == expected, "{event}");
+    memory_is_as_the_kernel_says(&event)?;
+    follower.kill()?;
+    follower.wait()?;
+    Ok(())
+}
+
 /// `iolag events --follow` of that agent, once it follows.
 fn follow(place: &Place<'_>, socket: &Path) -> Result<Child> {
     let mut child = Command::new(place.program)

@@ -45,6 +45,7 @@ pub const TESTS: &[Test] = &[
     test("truth-vfs-books-tp", truth::vfs_books_tp),
     test("truth-memory-oom-counts", truth::memory_oom_counts),
     test("truth-memory-oom-victim", truth::memory_oom_victim),
+    test("truth-memory-oom-alone", truth::memory_oom_alone),
     test("truth-memory-reclaim", truth::memory_reclaim),
     test("truth-memory-faults", truth::memory_faults),
 ];

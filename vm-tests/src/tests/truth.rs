@@ -115,3 +115,7 @@ pub fn memory_reclaim() -> Result<()> {
 pub fn memory_faults() -> Result<()> {
     check(memory::major_faults_are_as_many_as_getrusage_says)
 }
+
+pub fn memory_oom_alone() -> Result<()> {
+    check(oom::a_kill_is_followed_without_an_agent)
+}
