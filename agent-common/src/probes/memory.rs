@@ -25,6 +25,7 @@ const fn hook(
         kind,
         symbols,
         arguments,
+        only_by: None,
     }
 }
 

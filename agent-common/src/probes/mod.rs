@@ -5,14 +5,18 @@
 
 pub mod block;
 mod function;
-pub mod vfs;
 pub mod memory;
+pub mod vfs;
 
 use crate::catalogue::Backend;
 
 /// All measuring probes.
-pub const PROBES: &[&Probe] = &[&block::PROBE, &vfs::PROBE, &function::PROBE];
-pub const PROBES: &[&Probe] = &[&block::PROBE, &memory::PROBE];
+pub const PROBES: &[&Probe] = &[
+    &block::PROBE,
+    &vfs::PROBE,
+    &memory::PROBE,
+    &function::PROBE,
+];
 
 /// A loadable unit that measures.
 #[derive(Debug)]
