@@ -52,12 +52,12 @@ pub fn count(loss: Loss) {
     }
 }
 
-/// As [`count`], for an entry that one program alone counts.
+/// Counts in the ledger by a plain addition: where the programs that count this loss cannot interrupt each
+/// other on a CPU.
 #[inline(always)]
 pub fn count_alone(loss: Loss) {
     if let Some(entry) = LEDGER.get_ptr_mut(loss as u32) {
-        // SAFETY: this CPU's own entry, and the kernel does not run a program on a CPU on which it is already
-        // running.
+        // SAFETY: this CPU's own entry, and by the caller's word nobody is in the midst of writing it.
         unsafe { *entry += 1 };
     }
 }

@@ -28,6 +28,18 @@ pub fn has(offset: &Global<u32>) -> bool {
     offset.load() != ABSENT
 }
 
+/// Reads a part of a field, as [`read`].
+#[inline(always)]
+pub fn read_at<T: Copy>(structure: *const u8, offset: &Global<u32>, at: usize) -> T {
+    // SAFETY: as in `read`.
+    unsafe {
+        structure
+            .add(offset.load() as usize + at)
+            .cast::<T>()
+            .read()
+    }
+}
+
 /// Reads a field of a structure whose pointer is typed by BTF. The kernel handles the fault if the pointer
 /// is bad, and the read then gives 0: so a chain of reads needs no checks between.
 #[inline(always)]

@@ -7,6 +7,7 @@ pub mod block;
 mod function;
 pub mod memory;
 pub mod vfs;
+pub mod sched;
 
 use crate::catalogue::Backend;
 
@@ -17,6 +18,7 @@ pub const PROBES: &[&Probe] = &[
     &memory::PROBE,
     &function::PROBE,
 ];
+pub const PROBES: &[&Probe] = &[&block::PROBE, &sched::PROBE];
 
 /// A loadable unit that measures.
 #[derive(Debug)]

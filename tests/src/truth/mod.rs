@@ -6,6 +6,7 @@ pub mod function;
 pub mod vfs;
 pub mod memory;
 pub mod oom;
+pub mod sched;
 
 use std::{
     path::{Path, PathBuf},

@@ -10,6 +10,7 @@ use iolag_tests::{
 };
 use iolag_tests::truth::{Place, block, memory};
 use iolag_tests::truth::{Place, block, memory, oom};
+use iolag_tests::truth::{Place, block, sched};
 
 fn fio() -> Command {
     Command::new(std::env::var_os("IOLAG_FIO").expect("checked before"))
@@ -129,4 +130,21 @@ fn memcg_reclaim_is_seen_and_the_books_balance() {
 #[test]
 fn major_faults_are_as_many_as_getrusage_says() {
     check(memory::major_faults_are_as_many_as_getrusage_says);
+fn sched_switches_lie_between_two_readings_of_ctxt() {
+    check(sched::switches_lie_between_two_readings_of_ctxt);
+}
+
+#[test]
+fn sched_waits_agree_with_schedstat() {
+    check(sched::waits_agree_with_schedstat);
+}
+
+#[test]
+fn sched_waits_belong_to_the_task_that_waited() {
+    check(sched::waits_belong_to_the_task_that_waited);
+}
+
+#[test]
+fn sched_tasks_that_are_gone_leave_nothing() {
+    check(sched::tasks_that_are_gone_leave_nothing);
 }

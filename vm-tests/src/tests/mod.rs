@@ -48,6 +48,11 @@ pub const TESTS: &[Test] = &[
     test("truth-memory-oom-alone", truth::memory_oom_alone),
     test("truth-memory-reclaim", truth::memory_reclaim),
     test("truth-memory-faults", truth::memory_faults),
+    test("truth-sched-switches", truth::sched_switches),
+    test("truth-sched-schedstat", truth::sched_schedstat),
+    test("truth-sched-owner", truth::sched_owner),
+    test("truth-sched-tasks", truth::sched_tasks),
+    test("truth-sched-offline", truth::sched_offline),
 ];
 
 const fn test(name: &'static str, run: fn() -> Result<()>) -> Test {

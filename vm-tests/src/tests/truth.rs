@@ -7,6 +7,7 @@ use anyhow::Result;
 use iolag_tests::truth::{Place, block, function, vfs};
 use iolag_tests::truth::{Place, block, memory};
 use iolag_tests::truth::{Place, block, memory, oom};
+use iolag_tests::truth::{Place, block, sched};
 
 use crate::guest;
 
@@ -118,4 +119,24 @@ pub fn memory_faults() -> Result<()> {
 
 pub fn memory_oom_alone() -> Result<()> {
     check(oom::a_kill_is_followed_without_an_agent)
+}
+
+pub fn sched_switches() -> Result<()> {
+    check(sched::switches_lie_between_two_readings_of_ctxt)
+}
+
+pub fn sched_schedstat() -> Result<()> {
+    check(sched::waits_agree_with_schedstat)
+}
+
+pub fn sched_owner() -> Result<()> {
+    check(sched::waits_belong_to_the_task_that_waited)
+}
+
+pub fn sched_tasks() -> Result<()> {
+    check(sched::tasks_that_are_gone_leave_nothing)
+}
+
+pub fn sched_offline() -> Result<()> {
+    check(sched::books_balance_when_a_cpu_goes_offline)
 }

@@ -150,6 +150,7 @@ impl MeasureProbe {
                 attached,
             });
         }
+        enable(&mut ebpf)?;
         let Map::Array(histograms) = take(&mut ebpf, "HISTOGRAMS")? else {
             anyhow::bail!("HISTOGRAMS is no array");
         };
@@ -289,6 +290,15 @@ fn load_object(
 fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
     ebpf.take_map(name)
         .ok_or_else(|| anyhow!("the object has no map {name}"))
+}
+
+/// Tells a probe that waits for it that all is attached.
+fn enable(ebpf: &mut Ebpf) -> anyhow::Result<()> {
+    let Some(map) = ebpf.map_mut("ENABLED") else {
+        return Ok(());
+    };
+    let mut flag: aya::maps::Array<_, u64> = aya::maps::Array::try_from(map)?;
+    flag.set(0, 1, 0).context("failed to write ENABLED")
 }
 
 /// Tells the probe `block` to stamp requests itself from the first on, if a device's requests are not

@@ -6,6 +6,7 @@ static BLOCK: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/block"))
 static VFS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vfs"));
 static FN: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fn"));
 static MEMORY: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memory"));
+static SCHED: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sched"));
 
 /// The object of a probe.
 pub fn object(probe: &str) -> Option<&'static [u8]> {
@@ -14,6 +15,7 @@ pub fn object(probe: &str) -> Option<&'static [u8]> {
         "vfs" => Some(VFS),
         "fn" => Some(FN),
         "memory" => Some(MEMORY),
+        "sched" => Some(SCHED),
         _ => None,
     }
 }

@@ -1,0 +1,360 @@
+//! The probe `sched` against the kernel's own accounts: `ctxt` of /proc/stat, /proc/schedstat and each
+//! task's own schedstat.
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::Place;
+use crate::{agent::Agent, dump::Dump};
+
+/// Threads that compute and threads that sleep shortly, more than there are CPUs.
+struct Load {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn start() -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut threads = Vec::new();
+        let cpus = thread::available_parallelism()?.get();
+        for place in 0..cpus * 3 {
+            let stop = stop.clone();
+            let (name, sleeps) = match place % 3 {
+                0 => ("iolag-spin", false),
+                _ => ("iolag-nap", true),
+            };
+            threads.push(thread::Builder::new().name(name.into()).spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    if sleeps {
+                        thread::sleep(Duration::from_micros(200));
+                    }
+                }
+            })?);
+        }
+        Ok(Self { stop, threads })
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ended = thread.join();
+        }
+    }
+}
+
+/// Has each CPU switch at least once: only then is it known since when it has been doing what it does.
+fn visit_all_cpus() -> Result<()> {
+    let work = || -> Result<()> {
+        // SAFETY: a set of bits, all 0.
+        let mut allowed: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the set is as large as is said; 0 is the calling thread.
+        unsafe { libc::sched_getaffinity(0, size_of_val(&allowed), &raw mut allowed) };
+        for cpu in 0..libc::CPU_SETSIZE as usize {
+            // SAFETY: `cpu` is below the size of the set.
+            if unsafe { libc::CPU_ISSET(cpu, &allowed) } {
+                // SAFETY: as above.
+                let mut one: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+                // SAFETY: `cpu` is below the size of the set.
+                unsafe { libc::CPU_SET(cpu, &mut one) };
+                // SAFETY: the set is as large as is said.
+                let set = unsafe { libc::sched_setaffinity(0, size_of_val(&one), &raw const one) };
+                ensure!(set == 0, "failed to go to CPU {cpu}");
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+        Ok(())
+    };
+    thread::spawn(work)
+        .join()
+        .map_err(|_| anyhow::anyhow!("a thread panicked"))?
+}
+
+/// Switches of all CPUs since the machine was started (Documentation/filesystems/proc.rst).
+fn switches() -> Result<u64> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("ctxt "))
+        .context("no ctxt in /proc/stat")?;
+    Ok(line.parse()?)
+}
+
+/// Waits for a CPU: their count and sum in ns.
+#[derive(Clone, Copy, Debug, Default)]
+struct Waits {
+    count: u64,
+    ns: u64,
+}
+
+impl Waits {
+    fn since(self, before: Self) -> Self {
+        Self {
+            count: self.count.saturating_sub(before.count),
+            ns: self.ns.saturating_sub(before.ns),
+        }
+    }
+}
+
+/// The machine's, by /proc/schedstat (Documentation/scheduler/sched-stats.rst): `None` if this kernel was
+/// built without.
+fn schedstat() -> Result<Option<Waits>> {
+    let Ok(text) = fs::read_to_string("/proc/schedstat") else {
+        return Ok(None);
+    };
+    let mut sum = Waits::default();
+    for line in text.lines().filter(|line| line.starts_with("cpu")) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        sum.ns += fields.get(8).context("no field 8")?.parse::<u64>()?;
+        sum.count += fields.get(9).context("no field 9")?.parse::<u64>()?;
+    }
+    Ok(Some(sum))
+}
+
+/// Those of this process's threads of that name.
+fn waits_of_threads(name: &str) -> Result<Waits> {
+    let mut sum = Waits::default();
+    for entry in fs::read_dir("/proc/self/task")? {
+        let dir = entry?.path();
+        if fs::read_to_string(dir.join("comm"))?.trim() != name {
+            continue;
+        }
+        let text = fs::read_to_string(dir.join("schedstat"))?;
+        let mut fields = text.split_whitespace().skip(1);
+        sum.ns += fields.next().context("no run_delay")?.parse::<u64>()?;
+        sum.count += fields.next().context("no pcount")?.parse::<u64>()?;
+    }
+    Ok(sum)
+}
+
+fn ours(dump: &Dump, labels: &[(&str, &str)]) -> Waits {
+    let sum = dump.sum(labels, "runqueue");
+    Waits {
+        count: sum.count,
+        ns: sum.sum,
+    }
+}
+
+fn all_switches(dump: &Dump) -> u64 {
+    dump.sum(&[], "oncpu").count + dump.sum(&[], "idle").count
+}
+
+/// Losses must be none, or as rare as the switches are that some kernels do not report.
+fn few_losses(dump: &Dump) -> Result<u64> {
+    let losses = dump.losses()?;
+    let starts = dump.ledger("starts")?;
+    println!("{losses} losses, {starts} starts: {}", dump.0["ledger"]);
+    ensure!(
+        losses * 200 <= starts,
+        "more than 0.5 % are lost: {}",
+        dump.0["ledger"]
+    );
+    Ok(losses)
+}
+
+/// Anchor 4 with it: pid 0 is counted as idle, and nowhere else.
+///
+/// # Errors
+/// Our count of switches, read between two readings of `ctxt`, lies outside.
+pub fn switches_lie_between_two_readings_of_ctxt(place: &Place<'_>) -> Result<()> {
+    let agent = Agent::start(place.program, &[])?;
+    agent.call(&["probe", "load", "sched", "--by", "op,comm"])?;
+    visit_all_cpus()?;
+    let _load = Load::start()?;
+    let by_comm = || agent.dump("sched", &["--by", "op,comm"]);
+    let start_high = switches()?;
+    let before = by_comm()?;
+    let start_low = switches()?;
+    for _ in 0..5 {
+        thread::sleep(Duration::from_millis(400));
+        let low = switches()? - start_low;
+        let now = by_comm()?;
+        let high = switches()? - start_high;
+        let gained = all_switches(&now) - all_switches(&before);
+        let lost = few_losses(&now)? - few_losses(&before)?;
+        println!("switches: {gained} in {low}..={high}, {lost} lost");
+        ensure!(
+            gained + lost >= low && gained <= high,
+            "{gained} switches and {lost} lost, the kernel counted {low} to {high}"
+        );
+        for series in now.series(&[]) {
+            let comm = series["labels"]["comm"].as_str().unwrap_or_default();
+            ensure!(
+                !comm.starts_with("swapper/"),
+                "the idle task was measured: {series}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whether `ours`, read between the kernel's `low` and `high`, is right within `count` and `ns` (parts).
+fn ensure_near(ours: Waits, low: Waits, high: Waits, count: f64, ns: f64) -> Result<()> {
+    println!("{ours:?} in {low:?}..={high:?}");
+    let near = |ours: u64, low: u64, high: u64, part: f64| {
+        let slack = (high as f64 * part) as u64;
+        (low.saturating_sub(slack)..=high + slack).contains(&ours)
+    };
+    ensure!(
+        near(ours.count, low.count, high.count, count),
+        "{} waits, the kernel counted {} to {}",
+        ours.count,
+        low.count,
+        high.count
+    );
+    ensure!(
+        near(ours.ns, low.ns, high.ns, ns),
+        "{} ns waited, the kernel counted {} to {}",
+        ours.ns,
+        low.ns,
+        high.ns
+    );
+    Ok(())
+}
+
+/// # Errors
+/// Waits differ from /proc/schedstat by more than 0.1 % in count or 1 % in sum.
+pub fn waits_agree_with_schedstat(place: &Place<'_>) -> Result<()> {
+    if schedstat()?.is_none() {
+        println!("skipped: this kernel has no /proc/schedstat");
+        return Ok(());
+    }
+    let kernel = || schedstat()?.context("/proc/schedstat is gone");
+    let agent = Agent::start(place.program, &["--probes", "sched"])?;
+    visit_all_cpus()?;
+    // Both ends are read while there is little to do, so that the kernel's two readings are close.
+    let start_high = kernel()?;
+    let before = agent.dump("sched", &[])?;
+    let start_low = kernel()?;
+    let load = Load::start()?;
+    thread::sleep(Duration::from_secs(4));
+    drop(load);
+    let low = kernel()?.since(start_low);
+    let now = agent.dump("sched", &[])?;
+    let high = kernel()?.since(start_high);
+    few_losses(&now)?;
+    let gained = ours(&now, &[]).since(ours(&before, &[]));
+    ensure_near(gained, low, high, 0.001, 0.01)
+}
+
+/// Anchor 5: what is told apart by command is told apart by the command of the task that waited, not of
+/// whoever woke it or ran before it.
+///
+/// # Errors
+/// Waits of named threads differ from those threads' own accounts by more than 0.5 % in count or 1 % in sum.
+pub fn waits_belong_to_the_task_that_waited(place: &Place<'_>) -> Result<()> {
+    let agent = Agent::start(place.program, &[])?;
+    agent.call(&["probe", "load", "sched", "--by", "op,comm"])?;
+    let _load = Load::start()?;
+    thread::sleep(Duration::from_millis(500));
+    let by_comm = || agent.dump("sched", &["--by", "op,comm"]);
+    for name in ["iolag-spin", "iolag-nap"] {
+        let labels = [("comm", name)];
+        let start_high = waits_of_threads(name)?;
+        let before = by_comm()?;
+        let start_low = waits_of_threads(name)?;
+        thread::sleep(Duration::from_secs(3));
+        let low = waits_of_threads(name)?.since(start_low);
+        let now = by_comm()?;
+        let high = waits_of_threads(name)?.since(start_high);
+        let gained = ours(&now, &labels).since(ours(&before, &labels));
+        println!("{name}");
+        ensure!(low.count > 0, "{name}: the kernel counted no waits");
+        ensure_near(gained, low, high, 0.005, 0.01)?;
+    }
+    Ok(())
+}
+
+/// Tasks that wait for a CPU now, or run.
+fn runnable() -> Result<u64> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("procs_running "))
+        .context("no procs_running in /proc/stat")?;
+    Ok(line.parse()?)
+}
+
+/// Anchors 6 and 11: tasks that come and go leave nothing behind, the books balance, no span is negative.
+///
+/// # Errors
+/// They do.
+pub fn tasks_that_are_gone_leave_nothing(place: &Place<'_>) -> Result<()> {
+    let count = if place.emulated { 5_000 } else { 200_000 };
+    let agent = Agent::start(place.program, &["--probes", "sched"])?;
+    let resident = || -> Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", agent.pid()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let size = line.and_then(|line| line.split_whitespace().next());
+        Ok(size.context("no RssAnon")?.parse()?)
+    };
+    let before = agent.dump("sched", &[])?;
+    let memory = resident()?;
+    let start = Instant::now();
+    for _ in 0..count / 100 {
+        let tasks: Vec<_> = (0..100).map(|_| thread::spawn(|| ())).collect();
+        for task in tasks {
+            task.join()
+                .map_err(|_| anyhow::anyhow!("a thread panicked"))?;
+        }
+    }
+    println!("{count} tasks in {:?}", start.elapsed());
+    thread::sleep(Duration::from_millis(200));
+    let now = agent.dump("sched", &[])?;
+    let gained = |name: &str| Ok::<_, anyhow::Error>(now.ledger(name)? - before.ledger(name)?);
+    ensure!(gained("starts")? >= count, "{}", now.0["ledger"]);
+    ensure!(now.ledger("negative")? == 0, "{}", now.0["ledger"]);
+    few_losses(&now)?;
+    // Those that wait are few: a wait that never ends would be a task that is gone.
+    let open = now.ledger("starts")?.abs_diff(now.ledger("completions")?);
+    let most = runnable()? + 32 + now.ledger("lost")?;
+    println!("{open} waits are open of at most {most}");
+    ensure!(open <= most, "{open} waits are open: {}", now.0["ledger"]);
+    let grown = resident()?.saturating_sub(memory);
+    println!("the agent grew by {grown} KiB");
+    ensure!(grown < 2_048, "the agent grew by {grown} KiB");
+    Ok(())
+}
+
+/// A CPU that goes offline takes nothing with it.
+///
+/// # Errors
+/// Losses, or switches that do not add up.
+pub fn books_balance_when_a_cpu_goes_offline(place: &Place<'_>) -> Result<()> {
+    const ONLINE: &str = "/sys/devices/system/cpu/cpu1/online";
+    if !place.emulated || fs::metadata(ONLINE).is_err() {
+        println!("skipped: only in a virtual machine of our own with two CPUs");
+        return Ok(());
+    }
+    let agent = Agent::start(place.program, &["--probes", "sched"])?;
+    visit_all_cpus()?;
+    let load = Load::start()?;
+    let start_high = switches()?;
+    let before = agent.dump("sched", &[])?;
+    let start_low = switches()?;
+    for state in ["0", "1"] {
+        thread::sleep(Duration::from_secs(1));
+        fs::write(ONLINE, state).context("failed to switch CPU 1")?;
+    }
+    thread::sleep(Duration::from_secs(1));
+    drop(load);
+    let low = switches()? - start_low;
+    let now = agent.dump("sched", &[])?;
+    let high = switches()? - start_high;
+    let gained = all_switches(&now) - all_switches(&before);
+    let lost = few_losses(&now)?;
+    println!("switches: {gained} in {low}..={high}, {lost} lost");
+    ensure!(gained + lost >= low && gained <= high, "{gained}, {lost}");
+    Ok(())
+}
