@@ -8,7 +8,7 @@ use std::{
 };
 
 use agent_common::{
-    probes::{Field, Probe},
+    probes::{Field, Probe, irq},
     series::Key,
 };
 
@@ -20,6 +20,7 @@ pub struct Names {
     cgroups: Option<HashMap<u64, String>>,
     devices: HashMap<u32, String>,
     file_systems: Option<HashMap<u32, String>>,
+    interrupts: Option<HashMap<u32, String>>,
 }
 
 impl Names {
@@ -30,6 +31,7 @@ impl Names {
             cgroups: None,
             devices: HashMap::new(),
             file_systems: None,
+            interrupts: None,
         }
     }
 
@@ -53,7 +55,8 @@ impl Names {
                     (Field::Fs, Some(key)) => self.file_system(key.device, key.magic),
                     (Field::Cgroup, Some(key)) => self.cgroup(key.cgroup),
                     (Field::Comm, Some(key)) => comm(&key.comm),
-                    (Field::Vector | Field::Function, Some(key)) => key.op.to_string(),
+                    (Field::Vector, Some(key)) => self.vector(key.magic, key.op),
+                    (Field::Function, Some(key)) => key.op.to_string(),
                 };
                 (field.name().to_owned(), name)
             })
@@ -77,6 +80,20 @@ impl Names {
                     .unwrap_or(number)
             })
             .clone()
+    }
+
+    /// A softirq as in /proc/softirqs, or `irq/NUMBER-NAME` as the kernel names threads of interrupts.
+    fn vector(&mut self, kind: u32, number: u32) -> String {
+        if kind == irq::kind::SOFTIRQ {
+            let name = irq::SOFTIRQS.get(number as usize);
+            return name.map_or_else(|| number.to_string(), |name| (*name).into());
+        }
+        let root = &self.root;
+        let names = self.interrupts.get_or_insert_with(|| interrupts(root));
+        match names.get(&number) {
+            Some(name) => format!("irq/{number}-{name}"),
+            None => format!("irq/{number}"),
+        }
     }
 
     /// The path of a cgroup below the unified hierarchy's root, or `id:N` if it has gone.
@@ -181,6 +198,19 @@ fn cgroups(root: &Path) -> HashMap<u64, String> {
         );
     }
     found
+}
+
+/// Names of interrupts by number: the last word of their line; of a shared one the last of its handlers.
+fn interrupts(root: &Path) -> HashMap<u32, String> {
+    let table = fs::read_to_string(root.join("proc/interrupts")).unwrap_or_default();
+    table
+        .lines()
+        .filter_map(|line| {
+            let (number, rest) = line.split_once(':')?;
+            let name = rest.split_whitespace().last()?;
+            Some((number.trim().parse().ok()?, name.to_owned()))
+        })
+        .collect()
 }
 
 /// Types of mounted file systems by the device number of their superblock.

@@ -7,6 +7,7 @@ pub mod block;
 mod function;
 pub mod memory;
 pub mod vfs;
+pub mod irq;
 pub mod sched;
 
 use crate::catalogue::Backend;
@@ -19,6 +20,7 @@ pub const PROBES: &[&Probe] = &[
     &function::PROBE,
 ];
 pub const PROBES: &[&Probe] = &[&block::PROBE, &sched::PROBE];
+pub const PROBES: &[&Probe] = &[&block::PROBE, &sched::PROBE, &irq::PROBE];
 
 /// A loadable unit that measures.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ use iolag_tests::{
 use iolag_tests::truth::{Place, block, memory};
 use iolag_tests::truth::{Place, block, memory, oom};
 use iolag_tests::truth::{Place, block, sched};
+use iolag_tests::truth::{Place, block, irq, sched};
 
 fn fio() -> Command {
     Command::new(std::env::var_os("IOLAG_FIO").expect("checked before"))
@@ -147,4 +148,14 @@ fn sched_waits_belong_to_the_task_that_waited() {
 #[test]
 fn sched_tasks_that_are_gone_leave_nothing() {
     check(sched::tasks_that_are_gone_leave_nothing);
+}
+
+#[test]
+fn irq_softirqs_lie_between_two_readings_of_proc() {
+    check(irq::softirqs_lie_between_two_readings_of_proc);
+}
+
+#[test]
+fn irq_interrupts_lie_between_two_readings_of_proc() {
+    check(irq::interrupts_lie_between_two_readings_of_proc);
 }

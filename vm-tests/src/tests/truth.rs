@@ -8,6 +8,7 @@ use iolag_tests::truth::{Place, block, function, vfs};
 use iolag_tests::truth::{Place, block, memory};
 use iolag_tests::truth::{Place, block, memory, oom};
 use iolag_tests::truth::{Place, block, sched};
+use iolag_tests::truth::{Place, block, irq, sched};
 
 use crate::guest;
 
@@ -139,4 +140,16 @@ pub fn sched_tasks() -> Result<()> {
 
 pub fn sched_offline() -> Result<()> {
     check(sched::books_balance_when_a_cpu_goes_offline)
+}
+
+pub fn irq_softirqs() -> Result<()> {
+    check(irq::softirqs_lie_between_two_readings_of_proc)
+}
+
+pub fn irq_interrupts() -> Result<()> {
+    check(irq::interrupts_lie_between_two_readings_of_proc)
+}
+
+pub fn irq_offline() -> Result<()> {
+    check(irq::books_balance_when_a_cpu_goes_offline)
 }

@@ -6,6 +6,7 @@ static BLOCK: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/block"))
 static VFS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vfs"));
 static FN: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fn"));
 static MEMORY: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memory"));
+static IRQ: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/irq"));
 static SCHED: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sched"));
 
 /// The object of a probe.
@@ -15,6 +16,7 @@ pub fn object(probe: &str) -> Option<&'static [u8]> {
         "vfs" => Some(VFS),
         "fn" => Some(FN),
         "memory" => Some(MEMORY),
+        "irq" => Some(IRQ),
         "sched" => Some(SCHED),
         _ => None,
     }

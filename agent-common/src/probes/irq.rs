@@ -1,0 +1,93 @@
+//! Softirqs and interrupt handlers, from the tracepoints around them.
+
+use super::{Field, Hook, KeyField, Kind, Metric, Part, Probe, Unit, Variant};
+use crate::catalogue::Backend;
+
+/// Places of the metrics.
+pub mod metric {
+    pub const RAISE: u32 = 0;
+    pub const SOFTIRQ: u32 = 1;
+    pub const HARDIRQ: u32 = 2;
+    pub const COUNT: u32 = 3;
+}
+
+/// What `Key::op` numbers, in `Key::magic`.
+pub mod kind {
+    pub const SOFTIRQ: u32 = 0;
+    pub const HARDIRQ: u32 = 1;
+}
+
+/// Softirqs by vector, as in /proc/softirqs (`softirq_to_name`, `kernel/softirq.c`).
+pub const SOFTIRQS: [&str; 10] = [
+    "HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU",
+];
+
+const fn hook(program: &'static str, symbols: &'static [&'static str], count: usize) -> Hook {
+    Hook {
+        program,
+        kind: Kind::TpBtf,
+        symbols,
+        arguments: Some(count),
+    }
+}
+
+const fn metric(name: &'static str, help: &'static str) -> Metric {
+    Metric {
+        name,
+        unit: Unit::Nanoseconds,
+        help,
+    }
+}
+
+pub(super) const PROBE: Probe = Probe {
+    name: "irq",
+    help: "softirqs from raise to entry and to exit, interrupt handlers from entry to exit",
+    metrics: &[
+        metric(
+            "raise",
+            "from the first raise of a softirq to the entry that serves it",
+        ),
+        metric("softirq", "from a softirq's entry to its exit"),
+        metric(
+            "hardirq",
+            "one handler of an interrupt; of a shared one each that is called",
+        ),
+    ],
+    keys: &[
+        KeyField {
+            field: Field::Vector,
+            default: true,
+        },
+        KeyField {
+            field: Field::Cpu,
+            default: false,
+        },
+    ],
+    ops: &[],
+    parts: &[
+        Part {
+            measures: "softirqs",
+            required: true,
+            variants: &[Variant {
+                backend: Backend::Tp,
+                hooks: &[
+                    hook("softirq_raise", &["softirq_raise"], 1),
+                    hook("softirq_enter", &["softirq_entry"], 1),
+                    hook("softirq_leave", &["softirq_exit"], 1),
+                ],
+            }],
+        },
+        Part {
+            measures: "interrupt handlers",
+            required: false,
+            variants: &[Variant {
+                backend: Backend::Tp,
+                hooks: &[
+                    hook("hardirq_enter", &["irq_handler_entry"], 2),
+                    hook("hardirq_leave", &["irq_handler_exit"], 3),
+                ],
+            }],
+        },
+    ],
+    constants: &[],
+};

@@ -1,0 +1,155 @@
+//! The probe `irq` against /proc/softirqs and /proc/interrupts.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write as _,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Place, few_losses};
+use crate::{agent::Agent, dump::Dump};
+
+/// Rows of a table of counts with one column for each CPU, summed; by the row's name.
+fn table(path: &str) -> Result<BTreeMap<String, u64>> {
+    let text = fs::read_to_string(path)?;
+    let mut lines = text.lines();
+    let cpus = lines
+        .next()
+        .context("an empty table")?
+        .split_whitespace()
+        .count();
+    let row = |line: &str| {
+        let (name, rest) = line.split_once(':')?;
+        let counts = rest.split_whitespace().take(cpus);
+        Some((
+            name.trim().to_owned(),
+            counts.map_while(|count| count.parse::<u64>().ok()).sum(),
+        ))
+    };
+    Ok(lines.filter_map(row).collect())
+}
+
+/// Interrupts that have a handler have a number.
+fn interrupts() -> Result<BTreeMap<String, u64>> {
+    let mut all = table("/proc/interrupts")?;
+    all.retain(|name, _| name.parse::<u32>().is_ok());
+    Ok(all)
+}
+
+fn softirqs() -> Result<BTreeMap<String, u64>> {
+    table("/proc/softirqs")
+}
+
+fn softirq_count(dump: &Dump, name: &str) -> u64 {
+    dump.sum(&[("vector", name)], "softirq").count
+}
+
+/// Series of interrupts are called `irq/NUMBER-NAME`.
+fn interrupt_count(dump: &Dump, number: &str) -> u64 {
+    let start = format!("irq/{number}-");
+    dump.series(&[])
+        .iter()
+        .filter_map(|series| series["labels"]["vector"].as_str())
+        .filter(|label| label.starts_with(&start) || *label == format!("irq/{number}"))
+        .map(|label| dump.sum(&[("vector", label)], "hardirq").count)
+        .sum()
+}
+
+/// Writes to a disk and sleeps, until told to stop: interrupts, and softirqs of blocks and timers.
+fn load(place: &Place<'_>, stop: &AtomicBool) -> Result<()> {
+    let path = place.dir.join("iolag-irq");
+    let mut file = fs::File::create(&path)?;
+    while !stop.load(Ordering::Relaxed) {
+        file.write_all(&[0x5a; 4096])?;
+        file.sync_data()?;
+        thread::sleep(Duration::from_micros(200));
+    }
+    drop(file);
+    fs::remove_file(path).context("failed to remove the file")
+}
+
+type Read = fn() -> Result<BTreeMap<String, u64>>;
+type Count = fn(&Dump, &str) -> u64;
+
+fn counts_lie_between_two_readings(place: &Place<'_>, theirs: Read, ours: Count) -> Result<()> {
+    let agent = Agent::start(place.program, &["--probes", "irq"])?;
+    let stop = AtomicBool::new(false);
+    // One on each CPU may be under way: the kernel has counted it already, and we do when it ends.
+    let under_way = thread::available_parallelism()?.get() as u64;
+    thread::scope(|scope| {
+        let load = scope.spawn(|| load(place, &stop));
+        let check = || -> Result<()> {
+            let start_high = theirs()?;
+            let before = agent.dump("irq", &[])?;
+            let start_low = theirs()?;
+            for _ in 0..5 {
+                thread::sleep(Duration::from_millis(400));
+                let low = theirs()?;
+                let now = agent.dump("irq", &[])?;
+                let high = theirs()?;
+                for (name, most) in &high {
+                    let of = |table: &BTreeMap<String, u64>| table.get(name).copied().unwrap_or(0);
+                    let least = of(&low).saturating_sub(of(&start_low));
+                    let most = most - of(&start_high);
+                    let gained = ours(&now, name) - ours(&before, name);
+                    if most > 0 {
+                        println!("{name}: {gained} in {least}..={most}");
+                    }
+                    ensure!(
+                        gained + under_way >= least && gained <= most + under_way,
+                        "{name}: {gained}, the kernel counted {least} to {most}"
+                    );
+                }
+            }
+            let end = agent.dump("irq", &[])?;
+            few_losses(place, &end)?;
+            let open = end.ledger("starts")?.abs_diff(end.ledger("completions")?);
+            ensure!(open <= 64, "{open} are open: {}", end.0["ledger"]);
+            Ok(())
+        };
+        let result = check();
+        stop.store(true, Ordering::Relaxed);
+        load.join()
+            .map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+        result
+    })
+}
+
+/// # Errors
+/// Our counts of softirqs, read between two readings of /proc/softirqs, lie outside, or something is lost.
+pub fn softirqs_lie_between_two_readings_of_proc(place: &Place<'_>) -> Result<()> {
+    counts_lie_between_two_readings(place, softirqs, softirq_count)
+}
+
+/// # Errors
+/// As above, of /proc/interrupts.
+pub fn interrupts_lie_between_two_readings_of_proc(place: &Place<'_>) -> Result<()> {
+    counts_lie_between_two_readings(place, interrupts, interrupt_count)
+}
+
+/// A CPU that goes offline hands its softirqs over; nothing is lost.
+///
+/// # Errors
+/// Something is.
+pub fn books_balance_when_a_cpu_goes_offline(place: &Place<'_>) -> Result<()> {
+    const ONLINE: &str = "/sys/devices/system/cpu/cpu1/online";
+    if !place.emulated || fs::metadata(ONLINE).is_err() {
+        println!("skipped: only in a virtual machine of our own with two CPUs");
+        return Ok(());
+    }
+    let agent = Agent::start(place.program, &["--probes", "irq"])?;
+    for state in ["0", "1"] {
+        thread::sleep(Duration::from_millis(500));
+        fs::write(ONLINE, state).context("failed to switch CPU 1")?;
+    }
+    thread::sleep(Duration::from_millis(500));
+    let end = agent.dump("irq", &[])?;
+    println!("{}", end.0["ledger"]);
+    ensure!(end.losses()? == 0, "losses: {}", end.0["ledger"]);
+    Ok(())
+}
