@@ -6,7 +6,8 @@
 //! - `HISTOGRAMS`: an array that user space maps into memory. What CPU `c` recorded in slot `s` is element
 //!   `s * cpus + c`, a [`Block`]: slots are handed out from the lowest, so that what is in use is a prefix,
 //!   and no CPU writes into another's histograms.
-//! - `LEDGER`: per CPU, by [`crate::probes::Loss`].
+//! - `LEDGER`: per CPU, two rows by [`crate::probes::Loss`], to be added up: programs that may interrupt
+//!   others count in the second.
 
 use crate::bucket;
 

@@ -2,13 +2,14 @@
 //!
 //! Neither a vector's softirq nor interrupt handlers run inside each other on one CPU, so what began is
 //! kept per CPU. But an interrupt may raise a softirq, and run its handlers, while a program for softirqs
-//! runs on that CPU: what they share is written so that it does not matter, or atomically.
+//! runs on that CPU: what they share is written so that it does not matter, or in rows of their own.
+//!
+//! The programs at entries are attached last: until a CPU's first entry nothing is recorded there.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
 #![allow(internal_features, reason = "atomic addition without an answer")]
 
-mod enabled;
 mod measure;
 
 use agent_common::{
@@ -25,7 +26,7 @@ use agent_ebpf as _;
 use aya_ebpf::{
     helpers::bpf_ktime_get_ns,
     macros::{btf_tracepoint, map},
-    maps::{Array, PerCpuArray},
+    maps::PerCpuArray,
     programs::BtfTracePointContext,
 };
 
@@ -37,14 +38,15 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 ///
 /// The kernel takes all pending vectors at once and then serves one after the other. A raise after that
 /// and before its vector's entry is a new one, served by the next entry; one before that adds nothing. We
-/// cannot tell which it was, but the next entry can: if nothing was raised since the last one, it was new.
+/// cannot tell which it was, but the next entry can: if nothing was raised since the entry before it, what
+/// it serves was raised last before that entry.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Vector {
     /// First raise since the last entry.
     raised_ns: u64,
-    /// Last raise while `raised_ns` was set.
-    again_ns: u64,
+    /// Last raise.
+    last_ns: u64,
     entered_ns: u64,
     /// Of its series; 0 if not looked up.
     slot: u32,
@@ -107,17 +109,13 @@ fn look_up(kind: u32, number: u32) -> u32 {
 /// `TRACE_EVENT(softirq_raise, TP_PROTO(unsigned int vec_nr))`, with interrupts off
 #[btf_tracepoint(function = "softirq_raise")]
 pub fn softirq_raise(ctx: BtfTracePointContext) -> i32 {
-    if !enabled::enabled() {
-        return 0;
-    }
     let Some(vector) = vector(ctx.arg(0)) else {
         return 0;
     };
+    let now_ns = now_ns();
+    vector.last_ns = now_ns;
     if vector.raised_ns == 0 {
-        vector.again_ns = 0;
-        vector.raised_ns = now_ns();
-    } else {
-        vector.again_ns = now_ns();
+        vector.raised_ns = now_ns;
     }
     0
 }
@@ -125,34 +123,34 @@ pub fn softirq_raise(ctx: BtfTracePointContext) -> i32 {
 /// `TRACE_EVENT(softirq_entry, TP_PROTO(unsigned int vec_nr))`
 #[btf_tracepoint(function = "softirq_entry")]
 pub fn softirq_enter(ctx: BtfTracePointContext) -> i32 {
-    if !enabled::enabled() {
-        return 0;
-    }
     let number: u32 = ctx.arg(0);
     let Some(vector) = vector(number) else {
         return 0;
     };
-    measure::count(Loss::Starts);
+    measure::count_alone(Loss::Starts);
     if vector.slot == 0 {
         vector.slot = look_up(kind::SOFTIRQ, number);
     }
     let slot = vector.slot;
     let now_ns = now_ns();
-    // An interrupt may raise this vector here: as long as `raised_ns` is set it writes `again_ns` only, and
-    // if it is not, we write `again_ns` only.
+    // An interrupt may raise this vector here: as long as `raised_ns` is set it writes `last_ns` only, and if
+    // it is not, we write `last_ns` only.
     let raised_ns = vector.raised_ns;
-    let again_ns = vector.again_ns;
-    if raised_ns != 0 {
+    let last_ns = vector.last_ns;
+    if vector.seen == 0 {
+        // The first here: the raise may have been served by an entry that we did not see. If the last raise
+        // is for the next entry, that will need it.
+        vector.raised_ns = 0;
+        vector.seen = 1;
+    } else if raised_ns != 0 {
         measure::record_span(slot, RAISE, COUNT, raised_ns, now_ns);
         vector.raised_ns = 0;
-    } else if again_ns != 0 {
-        measure::record_span(slot, RAISE, COUNT, again_ns, now_ns);
-        vector.again_ns = 0;
-    } else if vector.seen != 0 {
-        // The first may have been raised before the probe was loaded.
+    } else if last_ns != 0 {
+        measure::record_span(slot, RAISE, COUNT, last_ns, now_ns);
+        vector.last_ns = 0;
+    } else {
         measure::count(Loss::Unmatched);
     }
-    vector.seen = 1;
     vector.entered_ns = now_ns;
     0
 }
@@ -171,16 +169,13 @@ pub fn softirq_leave(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     measure::record_span(vector.slot, SOFTIRQ, COUNT, entered_ns, now_ns());
-    measure::count(Loss::Completions);
+    measure::count_alone(Loss::Completions);
     0
 }
 
 /// `TRACE_EVENT(irq_handler_entry, TP_PROTO(int irq, struct irqaction *action))`, with interrupts off
 #[btf_tracepoint(function = "irq_handler_entry")]
 pub fn hardirq_enter(ctx: BtfTracePointContext) -> i32 {
-    if !enabled::enabled() {
-        return 0;
-    }
     let Some(handler) = HANDLER.get_ptr_mut(0) else {
         return 0;
     };
@@ -191,7 +186,7 @@ pub fn hardirq_enter(ctx: BtfTracePointContext) -> i32 {
         // The one before never left, as far as we saw.
         measure::count(Loss::Lost);
     }
-    measure::count(Loss::Starts);
+    measure::count_inside(Loss::Starts);
     *handler = Handler {
         entered_ns: now_ns(),
         irq: irq.into(),
@@ -218,7 +213,7 @@ pub fn hardirq_leave(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     measure::record_span(irq_slot(irq), HARDIRQ, COUNT, entered_ns, now_ns());
-    measure::count(Loss::Completions);
+    measure::count_inside(Loss::Completions);
     0
 }
 

@@ -64,6 +64,7 @@ pub(super) const PROBE: Probe = Probe {
         },
     ],
     ops: &[],
+    // Entries last, see agent-ebpf/src/irq.rs.
     parts: &[
         Part {
             measures: "softirqs",
@@ -71,9 +72,9 @@ pub(super) const PROBE: Probe = Probe {
             variants: &[Variant {
                 backend: Backend::Tp,
                 hooks: &[
+                    hook("softirq_leave", &["softirq_exit"], 1),
                     hook("softirq_raise", &["softirq_raise"], 1),
                     hook("softirq_enter", &["softirq_entry"], 1),
-                    hook("softirq_leave", &["softirq_exit"], 1),
                 ],
             }],
         },
@@ -83,8 +84,8 @@ pub(super) const PROBE: Probe = Probe {
             variants: &[Variant {
                 backend: Backend::Tp,
                 hooks: &[
-                    hook("hardirq_enter", &["irq_handler_entry"], 2),
                     hook("hardirq_leave", &["irq_handler_exit"], 3),
+                    hook("hardirq_enter", &["irq_handler_entry"], 2),
                 ],
             }],
         },

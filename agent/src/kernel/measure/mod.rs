@@ -176,13 +176,13 @@ impl MeasureProbe {
     /// The kernel refuses a look-up.
     pub fn ledger(&self) -> anyhow::Result<[u64; LOSSES]> {
         let mut sums = [0; LOSSES];
-        for (index, sum) in (0..).zip(&mut sums) {
-            *sum = self
+        for index in 0..2 * LOSSES {
+            sums[index % LOSSES] += self
                 .ledger
-                .get(&index, 0)
+                .get(&(index as u32), 0)
                 .context("failed to read LEDGER")?
                 .iter()
-                .sum();
+                .sum::<u64>();
         }
         Ok(sums)
     }
