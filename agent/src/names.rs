@@ -249,3 +249,23 @@ pub fn in_flight(root: &Path) -> Vec<InFlight> {
     all.sort_by(|a, b| a.device.cmp(&b.device));
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interrupts_and_softirqs_have_the_kernel_s_names() {
+        let root = std::env::temp_dir().join(format!("iolag-names-{}", std::process::id()));
+        fs::create_dir_all(root.join("proc")).unwrap();
+        let table = "           CPU0       CPU1\n 36:          0    2594457 PCI-MSIX   1-edge      \
+                     virtio1-req.0\nLOC:    1662942    1828560   Local timer interrupts\n";
+        fs::write(root.join("proc/interrupts"), table).unwrap();
+        let mut names = Names::new(&root);
+        assert_eq!(names.vector(irq::kind::HARDIRQ, 36), "irq/36-virtio1-req.0");
+        assert_eq!(names.vector(irq::kind::HARDIRQ, 37), "irq/37");
+        assert_eq!(names.vector(irq::kind::SOFTIRQ, 3), "NET_RX");
+        assert_eq!(names.vector(irq::kind::SOFTIRQ, 10), "10");
+        fs::remove_dir_all(root).unwrap();
+    }
+}

@@ -100,8 +100,10 @@ fn counts_lie_between_two_readings(place: &Place<'_>, theirs: Read, ours: Count)
                     if most > 0 {
                         println!("{name}: {gained} in {least}..={most}");
                     }
+                    // See `few_losses`: events that a host's kernel does not hand to programs.
+                    let left_out = if place.emulated { 0 } else { least / 25 };
                     ensure!(
-                        gained + under_way >= least && gained <= most + under_way,
+                        gained + under_way + left_out >= least && gained <= most + under_way,
                         "{name}: {gained}, the kernel counted {least} to {most}"
                     );
                 }
