@@ -14,12 +14,13 @@
 mod enabled;
 mod measure;
 mod structure;
+mod tasks;
 
 use agent_common::{
     probes::{
         Field, Loss,
         sched::{
-            DEAD, PREEMPTED, TASK_BITS, Task,
+            DEAD, PREEMPTED, TASK_BITS,
             metric::{COUNT, IDLE, OFFCPU, ONCPU, RUNQUEUE},
             op,
         },
@@ -29,13 +30,13 @@ use agent_common::{
 use agent_ebpf as _;
 use aya_ebpf::{
     Global,
-    bindings::BPF_F_MMAPABLE,
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::{btf_tracepoint, map},
     maps::{Array, PerCpuArray},
     programs::BtfTracePointContext,
 };
-use structure::{has, read, read_at};
+use structure::{has, read};
+use tasks::{comm, comm_words, entry, forget};
 
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
@@ -48,15 +49,10 @@ macro_rules! offsets {
     )* };
 }
 
-offsets!(TASK_PID TASK_STATE TASK_COMM TASK_ON_CPU TASK_CGROUPS CGROUPS_DEFAULT CGROUP_KN KN_ID);
+offsets!(TASK_PID TASK_STATE TASK_ON_CPU TASK_CGROUPS CGROUPS_DEFAULT CGROUP_KN KN_ID);
 
 /// A bit of a task's state (`include/linux/sched.h`), since 4.14.
 const TASK_DEAD: u32 = 0x80;
-
-/// By the lower bits of the pid, or that place's partner. A table of its own for each task would leak those
-/// of tasks that die; here they are overwritten.
-#[map]
-static TASKS: Array<Task> = Array::with_max_entries(1 << TASK_BITS, BPF_F_MMAPABLE);
 
 /// What a task's series were when they were last looked up, at the same place as in `TASKS`; only used
 /// where series are told apart by more than the kind of switch.
@@ -88,88 +84,6 @@ struct Switch {
 
 #[map]
 static SWITCHED: PerCpuArray<Switch> = PerCpuArray::with_max_entries(1, 0);
-
-#[inline(always)]
-fn first_place(pid: u32) -> u32 {
-    pid & ((1 << TASK_BITS) - 1)
-}
-
-const PARTNER: u32 = 1 << (TASK_BITS - 1);
-
-/// A task's entry, and whether it is new there.
-struct Found {
-    task: &'static mut Task,
-    place: u32,
-    new: bool,
-}
-
-/// The entry of a task, which it gets here if it has none.
-#[inline(always)]
-fn entry(pid: u32, task: *const u8) -> Option<Found> {
-    let place = first_place(pid);
-    // SAFETY: the kernel gave the pointer; see above for who else writes.
-    let first = unsafe { &mut *TASKS.get_ptr_mut(place)? };
-    if first.pid == pid {
-        return Some(Found {
-            task: first,
-            place,
-            new: false,
-        });
-    }
-    second_entry(pid, task, place, first)
-}
-
-#[inline(always)]
-fn second_entry(pid: u32, task: *const u8, place: u32, first: &'static mut Task) -> Option<Found> {
-    let partner = place ^ PARTNER;
-    // SAFETY: as above.
-    let second = unsafe { &mut *TASKS.get_ptr_mut(partner)? };
-    if second.pid == pid {
-        return Some(Found {
-            task: second,
-            place: partner,
-            new: false,
-        });
-    }
-    let free = |entry: &Task| entry.pid == 0 || entry.flags & DEAD != 0;
-    let (taken, place) = if free(first) || !free(second) {
-        (first, place)
-    } else {
-        (second, partner)
-    };
-    if taken.queued_ns != 0 {
-        measure::count(Loss::Lost);
-    }
-    if taken.off_ns != 0 {
-        measure::count(Loss::Lost);
-    }
-    *taken = Task {
-        pid,
-        flags: 0,
-        queued_ns: 0,
-        off_ns: 0,
-        oncpu_ns: 0,
-        waits: 0,
-        wait_ns: 0,
-        comm: comm(task),
-    };
-    Some(Found {
-        task: taken,
-        place,
-        new: true,
-    })
-}
-
-#[inline(always)]
-fn comm(task: *const u8) -> [u8; 16] {
-    // SAFETY: 16 bytes both.
-    unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(comm_words(task)) }
-}
-
-#[inline(always)]
-fn comm_words(task: *const u8) -> [u64; 2] {
-    [read_at(task, &TASK_COMM, 0), read_at(task, &TASK_COMM, 8)]
-}
 
 /// The cgroup of a task in the unified hierarchy.
 #[inline(always)]
@@ -276,19 +190,6 @@ fn woken(task: *const u8, created: bool) {
     // SAFETY: a helper without arguments.
     entry.queued_ns = unsafe { bpf_ktime_get_ns() };
     measure::count_alone(Loss::Starts);
-}
-
-/// Empties an entry but for the pid. A dead task waits for nothing; if this one does, its end was missed.
-#[inline(always)]
-fn forget(entry: &mut Task) {
-    if entry.queued_ns != 0 {
-        measure::count(Loss::Lost);
-    }
-    entry.queued_ns = 0;
-    entry.off_ns = 0;
-    entry.oncpu_ns = 0;
-    entry.waits = 0;
-    entry.wait_ns = 0;
 }
 
 /// `TRACE_EVENT(sched_wakeup, TP_PROTO(struct task_struct *p))`
