@@ -236,7 +236,7 @@ fn completed(request: *const u8, bytes: u32) {
     let mut issue_ns: u64 = read(request, &RQ_IO_START_NS);
     let mut place = NOWHERE;
     if issue_ns == 0 || has(&PLUG_TIME) || measure::by(Field::Comm) {
-        remembered(request, &mut issue_ns, &mut place);
+        remembered(request, start_ns, &mut issue_ns, &mut place);
     }
     let Some(mut row) = measure::row(slot(request, op, place)) else {
         return measure::count(Loss::Lost);
@@ -305,8 +305,13 @@ fn find_slot(request: *const u8, op: u32, place: u32) -> u32 {
 
 /// What is remembered of a request, which ends here, and its place in `COMMS`.
 #[inline(always)]
-fn remembered(request: *const u8, issue_ns: &mut u64, place: &mut u32) {
+fn remembered(request: *const u8, start_ns: u64, issue_ns: &mut u64, place: &mut u32) {
     let Some((start, found)) = start(request, false) else {
+        // Issued before the probe was attached, or its place was taken: the kernel's stamps have to do, of
+        // which the plug's may be older than the request's own.
+        if *issue_ns != 0 {
+            *issue_ns = (*issue_ns).max(start_ns);
+        }
         return;
     };
     if start.issue_ns != 0 {

@@ -34,6 +34,9 @@ use aya_ebpf::{
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
+/// Histograms of a series.
+const METRICS: usize = COUNT;
+
 /// A vector on one CPU. Times are 0 where there is nothing to tell.
 ///
 /// The kernel takes all pending vectors at once and then serves one after the other. A raise after that
@@ -143,10 +146,10 @@ pub fn softirq_enter(ctx: BtfTracePointContext) -> i32 {
         vector.raised_ns = 0;
         vector.seen = 1;
     } else if raised_ns != 0 {
-        measure::record_span(slot, RAISE, COUNT, raised_ns, now_ns);
+        measure::record_span(slot, RAISE, raised_ns, now_ns);
         vector.raised_ns = 0;
     } else if last_ns != 0 {
-        measure::record_span(slot, RAISE, COUNT, last_ns, now_ns);
+        measure::record_span(slot, RAISE, last_ns, now_ns);
         vector.last_ns = 0;
     } else {
         measure::count(Loss::Unmatched);
@@ -168,7 +171,7 @@ pub fn softirq_leave(ctx: BtfTracePointContext) -> i32 {
         }
         return 0;
     }
-    measure::record_span(vector.slot, SOFTIRQ, COUNT, entered_ns, now_ns());
+    measure::record_span(vector.slot, SOFTIRQ, entered_ns, now_ns());
     measure::count_alone(Loss::Completions);
     0
 }
@@ -212,7 +215,7 @@ pub fn hardirq_leave(ctx: BtfTracePointContext) -> i32 {
         }
         return 0;
     }
-    measure::record_span(irq_slot(irq), HARDIRQ, COUNT, entered_ns, now_ns());
+    measure::record_span(irq_slot(irq), HARDIRQ, entered_ns, now_ns());
     measure::count_inside(Loss::Completions);
     0
 }

@@ -157,3 +157,21 @@ impl Row {
         self.record(metric, span);
     }
 }
+
+/// Records one value in a series.
+#[inline(always)]
+pub fn record(slot: u32, metric: usize, value: u64) {
+    match row(slot) {
+        Some(mut row) => row.record(metric, value),
+        None => count(Loss::Lost),
+    }
+}
+
+/// Records a time span in a series, unless its end lies before its start.
+#[inline(always)]
+pub fn record_span(slot: u32, metric: usize, start_ns: u64, end_ns: u64) {
+    match row(slot) {
+        Some(mut row) => row.record_span(metric, start_ns, end_ns),
+        None => count(Loss::Lost),
+    }
+}

@@ -29,6 +29,9 @@ use aya_ebpf::{
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
+/// Histograms of a series.
+const METRICS: usize = COUNT;
+
 /// The place of a number in a table of `1 << bits`.
 #[inline(always)]
 const fn place(number: u64, bits: u32) -> u32 {
@@ -59,6 +62,6 @@ fn current_slot() -> u32 {
 /// (`mm_account_fault` in `mm/memory.c`).
 #[perf_event]
 pub fn major_fault(_ctx: PerfEventContext) -> u32 {
-    measure::record(current_slot(), MAJOR_FAULT, COUNT, 1);
+    measure::record(current_slot(), MAJOR_FAULT, 1);
     0
 }

@@ -42,6 +42,9 @@ use tasks::{comm, comm_words, entry, forget};
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
+/// Histograms of a series.
+const METRICS: usize = COUNT;
+
 macro_rules! offsets {
     ($($name:ident)*) => { $(
         #[unsafe(no_mangle)]
@@ -242,7 +245,7 @@ pub fn task_switch(ctx: BtfTracePointContext) -> i32 {
     if prev_pid != 0 {
         left(prev, prev_pid, preempted, since_ns, now_ns);
     } else if since_ns != 0 {
-        measure::record_span(op_slot(op::IDLE), IDLE, COUNT, since_ns, now_ns);
+        measure::record_span(op_slot(op::IDLE), IDLE, since_ns, now_ns);
     }
     if next_pid != 0 {
         came(next, next_pid, now_ns);
@@ -281,7 +284,7 @@ fn left(task: *const u8, pid: u32, preempted: bool, since_ns: u64, now_ns: u64) 
     };
     if since_ns != 0 {
         entry.oncpu_ns += now_ns - since_ns;
-        measure::record_span(slot(task, found.place, op), ONCPU, COUNT, since_ns, now_ns);
+        measure::record_span(slot(task, found.place, op), ONCPU, since_ns, now_ns);
     }
 }
 
@@ -312,12 +315,12 @@ fn came(task: *const u8, pid: u32, now_ns: u64) {
     if waited_ns as i64 >= 0 {
         entry.waits += 1;
         entry.wait_ns += waited_ns;
-        measure::record(slot, RUNQUEUE, COUNT, waited_ns);
+        measure::record(slot, RUNQUEUE, waited_ns);
         measure::count_alone(Loss::Completions);
     } else {
         measure::count(Loss::Negative);
     }
     if off_ns != 0 {
-        measure::record_span(slot, OFFCPU, COUNT, off_ns, now_ns);
+        measure::record_span(slot, OFFCPU, off_ns, now_ns);
     }
 }

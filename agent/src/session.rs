@@ -60,6 +60,11 @@ impl Session {
         &self.probes
     }
 
+    /// The measuring probes, for their events. What attaches or detaches goes through this session.
+    pub fn probes_mut(&mut self) -> &mut Probes {
+        &mut self.probes
+    }
+
     /// Loads a measuring probe, as [`Probes::load`].
     ///
     /// # Errors

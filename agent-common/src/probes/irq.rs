@@ -5,10 +5,10 @@ use crate::catalogue::Backend;
 
 /// Places of the metrics.
 pub mod metric {
-    pub const RAISE: u32 = 0;
-    pub const SOFTIRQ: u32 = 1;
-    pub const HARDIRQ: u32 = 2;
-    pub const COUNT: u32 = 3;
+    pub const RAISE: usize = 0;
+    pub const SOFTIRQ: usize = 1;
+    pub const HARDIRQ: usize = 2;
+    pub const COUNT: usize = 3;
 }
 
 /// What `Key::op` numbers, in `Key::magic`.
@@ -28,6 +28,7 @@ const fn hook(program: &'static str, symbols: &'static [&'static str], count: us
         kind: Kind::TpBtf,
         symbols,
         arguments: Some(count),
+        only_by: None,
     }
 }
 

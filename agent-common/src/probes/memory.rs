@@ -7,11 +7,11 @@ use crate::catalogue::Backend;
 
 /// Places of the metrics.
 pub mod metric {
-    pub const OOM_KILL: u32 = 0;
-    pub const DIRECT_RECLAIM: u32 = 1;
-    pub const MEMCG_RECLAIM: u32 = 2;
-    pub const MAJOR_FAULT: u32 = 3;
-    pub const COUNT: u32 = 4;
+    pub const OOM_KILL: usize = 0;
+    pub const DIRECT_RECLAIM: usize = 1;
+    pub const MEMCG_RECLAIM: usize = 2;
+    pub const MAJOR_FAULT: usize = 3;
+    pub const COUNT: usize = 4;
 }
 
 const fn hook(

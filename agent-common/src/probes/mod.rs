@@ -5,10 +5,10 @@
 
 pub mod block;
 mod function;
-pub mod memory;
-pub mod vfs;
 pub mod irq;
+pub mod memory;
 pub mod sched;
+pub mod vfs;
 
 use crate::catalogue::Backend;
 
@@ -16,11 +16,11 @@ use crate::catalogue::Backend;
 pub const PROBES: &[&Probe] = &[
     &block::PROBE,
     &vfs::PROBE,
+    &sched::PROBE,
+    &irq::PROBE,
     &memory::PROBE,
     &function::PROBE,
 ];
-pub const PROBES: &[&Probe] = &[&block::PROBE, &sched::PROBE];
-pub const PROBES: &[&Probe] = &[&block::PROBE, &sched::PROBE, &irq::PROBE];
 
 /// A loadable unit that measures.
 #[derive(Debug)]
@@ -232,10 +232,6 @@ pub enum Loss {
     Errors,
     /// Ends of operations that had begun before the probe was attached, or never did. No loss.
     Early,
-}
-
-/// Entries of `LEDGER`.
-pub const LOSSES: usize = Loss::Early as usize + 1;
     /// Events for which the ring buffer had no room; what they count is recorded all the same.
     Events,
 }

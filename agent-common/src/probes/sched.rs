@@ -5,11 +5,11 @@ use crate::catalogue::Backend;
 
 /// Places of the metrics.
 pub mod metric {
-    pub const RUNQUEUE: u32 = 0;
-    pub const ONCPU: u32 = 1;
-    pub const OFFCPU: u32 = 2;
-    pub const IDLE: u32 = 3;
-    pub const COUNT: u32 = 4;
+    pub const RUNQUEUE: usize = 0;
+    pub const ONCPU: usize = 1;
+    pub const OFFCPU: usize = 2;
+    pub const IDLE: usize = 3;
+    pub const COUNT: usize = 4;
 }
 
 /// Places of the kinds of switch in `ops`.
@@ -64,6 +64,7 @@ const fn hook(program: &'static str, tracepoint: &'static [&'static str], count:
         kind: Kind::TpBtf,
         symbols: tracepoint,
         arguments: Some(count),
+        only_by: None,
     }
 }
 

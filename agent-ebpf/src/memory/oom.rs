@@ -8,10 +8,7 @@
 
 use agent_common::{
     oom::{Cause, CgroupPath, LEVELS, OomKill, UNKNOWN, Victim},
-    probes::{
-        Field, Loss,
-        memory::metric::{COUNT, OOM_KILL},
-    },
+    probes::{Field, Loss, memory::metric::OOM_KILL},
     series::Key,
 };
 use aya_ebpf::{
@@ -271,5 +268,5 @@ fn record_kill(victim: &Victim) {
         }
     }
     let bytes = held * u64::from(PAGE_SIZE.load());
-    measure::record(measure::slot(&key), OOM_KILL, COUNT, bytes);
+    measure::record(measure::slot(&key), OOM_KILL, bytes);
 }

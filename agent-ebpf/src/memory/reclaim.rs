@@ -2,7 +2,7 @@
 
 use agent_common::probes::{
     Loss,
-    memory::metric::{COUNT, DIRECT_RECLAIM, MEMCG_RECLAIM},
+    memory::metric::{DIRECT_RECLAIM, MEMCG_RECLAIM},
 };
 use aya_ebpf::{
     helpers::bpf_ktime_get_ns,
@@ -55,7 +55,7 @@ fn reclaim(owner: u64, or_free: bool) -> Option<&'static mut Reclaim> {
 }
 
 #[inline(always)]
-fn begun(metric: u32) {
+fn begun(metric: usize) {
     let thread = thread();
     if thread == 0 {
         return;
@@ -71,7 +71,7 @@ fn begun(metric: u32) {
 }
 
 #[inline(always)]
-fn ended(metric: u32) {
+fn ended(metric: usize) {
     let thread = thread();
     if thread == 0 {
         return;
@@ -85,7 +85,7 @@ fn ended(metric: u32) {
     let begin_ns = entry.begin_ns;
     entry.owner = 0;
     measure::count(Loss::Completions);
-    measure::record_span(current_slot(), metric, COUNT, begin_ns, now_ns);
+    measure::record_span(current_slot(), metric, begin_ns, now_ns);
 }
 
 /// `mm_vmscan_direct_reclaim_begin`, `TP_PROTO(int order, gfp_t gfp_flags)`. No argument is read.

@@ -61,7 +61,7 @@ pub fn send(socket: &Path, command: &Command) -> Result<UnixStream, Failure> {
     stream
         .set_write_timeout(Some(PATIENCE))
         .and_then(|()| stream.write_all(line.as_bytes()))
-        .map_err(|error| unanswered(socket, &error))?;
+        .map_err(|error| unanswered(socket, &error, PATIENCE))?;
     Ok(stream)
 }
 

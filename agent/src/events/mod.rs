@@ -21,7 +21,7 @@ use crate::{
     failure::{FAILED, Failure, HOST},
     host::Facts,
     kernel::HostTypes,
-    measure::Measurement,
+    measure::{Measurement, Target},
     plan,
     report::{events::Event, probes::Row},
 };
@@ -137,7 +137,8 @@ async fn by_ourselves(print: Print<'_>) -> Result<(), Failure> {
     let facts = Facts::read(Path::new("/"));
     plan::may_load(&facts, "iolag events --follow")?;
     let types = HostTypes::read(&facts)?;
-    let mut measurement = Measurement::start(&memory::PROBE, &[], &types, None)?;
+    let mut measurement =
+        Measurement::start(&Target::parse(memory::PROBE.name)?, &[], &types, None)?;
     drop(types);
     let ring = measurement.events_descriptor().ok_or_else(|| {
         Failure::new(FAILED, "failed to find the ring buffer of the probe memory")

@@ -10,7 +10,7 @@ use crate::{
     failure::{Failure, HOST},
     host::Facts,
     kernel::HostTypes,
-    measure::{Measurement, default_fields},
+    measure::{Measurement, Target, default_fields},
     plan,
     report::{Status, dump::Dump, probes::Row},
 };
@@ -37,8 +37,9 @@ impl Source {
         let types = HostTypes::read(&facts)?;
         let mut loaded = Vec::new();
         let mut refused = Vec::new();
-        for probe in PROBES {
-            match Measurement::start(probe, &default_fields(probe), &types, None) {
+        for probe in PROBES.iter().filter(|probe| !probe.takes_function()) {
+            let target = Target::parse(probe.name)?;
+            match Measurement::start(&target, &default_fields(probe), &types, None) {
                 Ok(measurement) => loaded.push(measurement),
                 Err(failure) => refused.push(failure),
             }

@@ -3,11 +3,11 @@
 
 pub mod block;
 pub mod function;
-pub mod vfs;
+pub mod irq;
 pub mod memory;
 pub mod oom;
-pub mod irq;
 pub mod sched;
+pub mod vfs;
 
 use std::{
     path::{Path, PathBuf},

@@ -6,12 +6,8 @@ use std::{path::PathBuf, process::Command};
 use anyhow::Result;
 use iolag_tests::{
     refusal::assert_refused,
-    truth::{Place, block, vfs},
+    truth::{Place, block, irq, memory, oom, sched, vfs},
 };
-use iolag_tests::truth::{Place, block, memory};
-use iolag_tests::truth::{Place, block, memory, oom};
-use iolag_tests::truth::{Place, block, sched};
-use iolag_tests::truth::{Place, block, irq, sched};
 
 fn fio() -> Command {
     Command::new(std::env::var_os("IOLAG_FIO").expect("checked before"))
@@ -114,6 +110,9 @@ fn functions_are_refused_with_the_kernels_reasons() {
         return;
     }
     assert_refused(&known, 3, &["fentry vfs_read", "kprobe vfs_read"]);
+}
+
+#[test]
 fn oom_kills_lie_between_two_readings_of_vmstat() {
     check(oom::oom_kills_lie_between_two_readings);
 }
@@ -131,6 +130,9 @@ fn memcg_reclaim_is_seen_and_the_books_balance() {
 #[test]
 fn major_faults_are_as_many_as_getrusage_says() {
     check(memory::major_faults_are_as_many_as_getrusage_says);
+}
+
+#[test]
 fn sched_switches_lie_between_two_readings_of_ctxt() {
     check(sched::switches_lie_between_two_readings_of_ctxt);
 }
