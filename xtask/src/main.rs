@@ -6,6 +6,7 @@ mod cache;
 mod debian;
 mod demo;
 mod disk;
+mod docs;
 mod explain;
 mod platform;
 mod process;
@@ -35,6 +36,8 @@ enum Command {
     Vm(vm::Args),
     /// Slow this machine down for seconds, and show what fio and the kernel say of it
     Demo,
+    /// Write docs/probes.md from the catalogue
+    Docs,
     /// Format, clippy, host tests, privileged tests and VM tests
     Test(test::Args),
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Bench => bench::command(),
         Command::Vm(args) => vm::command(&args),
         Command::Demo => demo::command(),
+        Command::Docs => docs::command(),
         Command::Test(args) => test::command(&args),
     };
     explain::exit_code(result)
