@@ -5,6 +5,7 @@ mod delay;
 mod demo;
 mod raised;
 mod safety;
+mod scsi;
 mod smoke;
 mod truth;
 
@@ -35,6 +36,11 @@ pub const TESTS: &[Test] = &[
     test("truth-block-oracle", truth::block_oracle),
     test("truth-block-anchor-3", truth::block_anchor_3),
     test("truth-block-books", truth::block_books),
+    test(
+        "truth-block-anchor-1",
+        scsi::anchor_1_parts_of_a_request_are_one,
+    ),
+    test("truth-block-vanish", scsi::a_disk_that_vanishes),
     test("demo", demo::figures),
     test("truth-vfs-fentry", truth::vfs_fentry),
     test("truth-vfs-kprobe", truth::vfs_kprobe),
