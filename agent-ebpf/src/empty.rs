@@ -5,8 +5,8 @@
 
 use agent_ebpf as _;
 use aya_ebpf::{
-    macros::{fentry, kprobe, raw_tracepoint, uprobe},
-    programs::{FEntryContext, ProbeContext, RawTracePointContext},
+    macros::{btf_tracepoint, fentry, kprobe, raw_tracepoint, uprobe},
+    programs::{BtfTracePointContext, FEntryContext, ProbeContext, RawTracePointContext},
 };
 
 #[unsafe(link_section = "license")]
@@ -37,5 +37,11 @@ pub fn tp_sys_enter(_ctx: RawTracePointContext) -> i32 {
 /// `TRACE_EVENT(block_rq_issue, TP_PROTO(struct request *rq))`
 #[raw_tracepoint(tracepoint = "block_rq_issue")]
 pub fn tp_block_rq_issue(_ctx: RawTracePointContext) -> i32 {
+    0
+}
+
+/// At whatever tracepoint it is loaded for; no argument is read.
+#[btf_tracepoint]
+pub fn tp_btf_empty(_ctx: BtfTracePointContext) -> i32 {
     0
 }

@@ -4,9 +4,10 @@ use std::{os::fd::AsFd as _, path::Path};
 
 use agent_common::catalogue::Backend;
 use anyhow::{Context as _, anyhow};
-use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
+use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned, programs::BtfTracePoint};
 
 use super::{
+    HostTypes,
     attach::attach,
     prog_info::{ProgStats, prog_stats},
 };
@@ -39,6 +40,27 @@ impl EmptyProbe {
             .load(OBJECT)
             .context("failed to load the empty object")?;
         attach(&mut ebpf, btf.as_ref(), &program, attempt).map_err(|reason| anyhow!(reason))?;
+        Ok(Self { ebpf, program })
+    }
+
+    /// Loads and attaches at a tracepoint, as the measuring probes do: its arguments typed by BTF.
+    ///
+    /// # Errors
+    /// The kernel's reason.
+    pub fn at_tracepoint(symbol: &str, types: &HostTypes) -> anyhow::Result<Self> {
+        let program = "tp_btf_empty".to_owned();
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(types.aya()))
+            .load(OBJECT)
+            .context("failed to load the empty object")?;
+        let loaded: &mut BtfTracePoint = ebpf
+            .program_mut(&program)
+            .ok_or_else(|| anyhow!("failed to find program {program}"))?
+            .try_into()?;
+        loaded.load(symbol, types.aya())?;
+        loaded
+            .attach()
+            .with_context(|| format!("failed to attach at {symbol}"))?;
         Ok(Self { ebpf, program })
     }
 

@@ -22,7 +22,7 @@ pub use read::{Counts, RawSeries};
 
 use super::{
     hook::{Asked, AttachedPart, Types, attach_part},
-    prog_info::prog_stats,
+    prog_info::{ProgStats, prog_stats},
     types::KernelTypes,
 };
 use crate::{
@@ -86,6 +86,10 @@ impl HostTypes {
             })?,
             ours: KernelTypes::read(path).map_err(|error| failed(format!("{error:#}")))?,
         })
+    }
+
+    pub(super) fn aya(&self) -> &Btf {
+        &self.aya
     }
 }
 
@@ -192,17 +196,21 @@ impl MeasureProbe {
     /// # Errors
     /// The system call's own.
     pub fn missed(&self) -> anyhow::Result<u64> {
-        let mut missed = 0;
-        for name in self.programs() {
-            let program = self
-                .ebpf
-                .program(name)
-                .ok_or_else(|| anyhow!("failed to find program {name}"))?;
-            missed += prog_stats(program.fd()?.as_fd())
-                .context("failed to read program info")?
-                .missed;
-        }
-        Ok(missed)
+        self.programs()
+            .map(|name| Ok(self.stats(name)?.missed))
+            .sum()
+    }
+
+    /// What the kernel counted of one of [`Self::programs`].
+    ///
+    /// # Errors
+    /// The system call's own.
+    pub fn stats(&self, program: &str) -> anyhow::Result<ProgStats> {
+        let loaded = self
+            .ebpf
+            .program(program)
+            .ok_or_else(|| anyhow!("failed to find program {program}"))?;
+        prog_stats(loaded.fd()?.as_fd()).context("failed to read program info")
     }
 
     /// Names of the programs that are attached.
