@@ -30,8 +30,8 @@ struct Cli {
 enum Command {
     /// Bring everything that building and testing need (safe to repeat)
     Setup(setup::Args),
-    /// Measure what an attached point costs, and write docs/overhead.md (needs root)
-    Bench,
+    /// Measure what iolag costs, and write docs/overhead.md (needs root)
+    Bench(bench::Args),
     /// Boot Debian kernels in QEMU and run the tests of `vm-tests` there
     Vm(vm::Args),
     /// Slow this machine down for seconds, and show what fio and the kernel say of it
@@ -45,7 +45,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup(args) => setup::command(&args),
-        Command::Bench => bench::command(),
+        Command::Bench(args) => bench::command(&args),
         Command::Vm(args) => vm::command(&args),
         Command::Demo => demo::command(),
         Command::Docs => docs::command(),

@@ -1,5 +1,7 @@
 //! Set-up on other distributions than Debian 12: uses what is on PATH, and says what to install.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use super::{Setup, linker, no_cc, require_rustup, row, toolchain};
@@ -47,6 +49,22 @@ pub fn run(setup: &Setup, verbose: bool) -> Result<()> {
         return report(setup);
     }
     finish(setup.platform, &missing)
+}
+
+/// The directory of the tools that our probes are compared with.
+pub fn peers(setup: &Setup) -> Result<PathBuf> {
+    let found = find("biolatency").and_then(|path| Some(path.parent()?.to_owned()));
+    found.ok_or_else(|| {
+        let generic =
+            || "with your package manager, install libbpf-tools, of the project bcc".into();
+        host_cannot(
+            "failed to find libbpf-tools: no biolatency on PATH",
+            setup
+                .platform
+                .install_command(&["biolatency"])
+                .unwrap_or_else(generic),
+        )
+    })
 }
 
 fn finish(platform: Platform, missing: &[&str]) -> Result<()> {

@@ -9,6 +9,7 @@ mod toolchain;
 mod tools;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -137,6 +138,21 @@ pub fn command(args: &Args) -> Result<()> {
 /// Brings what is missing, for commands that need it; says nothing if nothing is.
 pub fn ensure(cache: &Cache) -> Result<()> {
     Setup::new(cache, Source::Auto).run(false)
+}
+
+/// Brings the tools that our probes are compared with, and returns the directory that has them.
+pub fn peers(cache: &Cache) -> Result<PathBuf> {
+    let setup = Setup::new(cache, Source::Auto);
+    if setup.platform != Platform::Bookworm {
+        return elsewhere::peers(&setup);
+    }
+    let _lock = cache.lock()?;
+    if tools::PEERS.check(&setup).is_none() {
+        require_space(cache.root(), "install libbpf-tools", 100)?;
+        progress("installing", "libbpf-tools", "...");
+        tools::PEERS.install(&setup)?;
+    }
+    Ok(cache.path("bin"))
 }
 
 /// The name of the toolchain for eBPF, and a PATH on which bpf-linker comes first.

@@ -59,6 +59,20 @@ pub const DISK: Tools = Tools {
     arguments: "",
 };
 
+/// Tools that measure what our probes measure; `cargo xtask bench cost` alone needs them.
+pub const PEERS: Tools = Tools {
+    dir: "libbpf-tools",
+    packages: &["libbpf-tools"],
+    programs: &[
+        ("biolatency", "usr/sbin/biolatency"),
+        ("runqlat", "usr/sbin/runqlat"),
+        ("softirqs", "usr/sbin/softirqs"),
+        ("hardirqs", "usr/sbin/hardirqs"),
+    ],
+    version: "--version",
+    arguments: "",
+};
+
 impl Tools {
     pub fn check(&self, setup: &Setup) -> Option<String> {
         let whole = setup.cache.holds(self.dir, &self.recipe());
