@@ -16,6 +16,7 @@ mod measure;
 mod structure;
 
 use agent_common::{
+    bucket,
     probes::{
         Field, Loss,
         block::{
@@ -94,8 +95,9 @@ struct Last {
     slot: u64,
 }
 
+/// By operation: of reads and writes.
 #[map]
-static LAST: PerCpuArray<Last> = PerCpuArray::with_max_entries(op::COUNT, 0);
+static LAST: PerCpuArray<Last> = PerCpuArray::with_max_entries(op::WRITE + 1, 0);
 
 #[inline(always)]
 fn unstamped() -> bool {
@@ -215,33 +217,110 @@ pub fn rq_complete(ctx: BtfTracePointContext) -> i32 {
         // A part of it: the last one tells how long it took.
         return 0;
     }
-    if error as u8 != 0 {
+    let failed = error as u8 != 0;
+    if failed {
         measure::count(Loss::Errors);
     }
-    completed(request, left);
+    // SAFETY: a helper without arguments.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    if plain(request, left, now_ns).is_none() {
+        core::intrinsics::cold_path();
+        unusual(request, left, now_ns, failed);
+    }
     0
 }
 
+/// What is remembered of a request that ends here, with its place in `COMMS`.
 #[inline(always)]
-fn completed(request: *const u8, bytes: u32) {
-    // SAFETY: a helper without arguments.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
+fn remembered(request: *const u8) -> Option<(&'static mut Start, u32)> {
+    if has(&PLUG_TIME) || measure::by(Field::Comm) || read::<u64>(request, &RQ_IO_START_NS) == 0 {
+        return start(request, false);
+    }
+    None
+}
+
+/// When it was handed to the driver; 0 if nobody knows.
+#[inline(always)]
+fn issue_ns(request: *const u8, start: Option<&Start>) -> u64 {
+    match start {
+        Some(start) if start.issue_ns != 0 => start.issue_ns,
+        _ => read(request, &RQ_IO_START_NS),
+    }
+}
+
+#[inline(always)]
+fn in_sequence(request: *const u8) -> bool {
+    let rq_flags: u32 = read(request, &RQ_FLAGS);
+    rq_flags & (1 << (FLUSH_SEQ_BIT.load() & 31)) != 0
+}
+
+/// Records a read or write with both stamps, of usual times and by itself: nearly all are. `None` and nothing recorded
+/// if it is another, or if series are told apart by what is not cheap to know.
+///
+/// All look-ups come first, and what they do not need is read after them: so little is kept on the stack.
+#[inline(always)]
+fn plain(request: *const u8, bytes: u32, now_ns: u64) -> Option<()> {
+    let flags: u32 = read(request, &RQ_CMD_FLAGS);
+    // REQ_OP_READ and REQ_OP_WRITE; ours are the same.
+    let op = flags & 0xff;
+    if measure::by(Field::Comm)
+        || measure::by(Field::Cgroup)
+        || op > op::WRITE
+        || bytes == 0
+        || in_sequence(request)
+    {
+        return None;
+    }
+    let mut row = measure::row(slot(request, op)?)?;
+    let start = remembered(request).map(|(start, _)| start);
+    let issue_ns = issue_ns(request, start.as_deref());
+    let start_ns: u64 = read(request, &RQ_START_NS);
+    if start_ns == 0 || issue_ns == 0 {
+        return None;
+    }
+    let queue = issue_ns.wrapping_sub(start_ns);
+    let device = now_ns.wrapping_sub(issue_ns);
+    let total = now_ns.wrapping_sub(start_ns);
+    // Negative ones are larger still.
+    if queue | device | total >= bucket::NEAR {
+        return None;
+    }
+    if let Some(start) = start {
+        start.request = 0;
+    }
+    row.record_near(SIZE, bytes.into());
+    row.record_near(QUEUE, queue);
+    row.record_near(DEVICE, device);
+    row.record_near(TOTAL, total);
+    measure::count_alone(Loss::Completions);
+    Some(())
+}
+
+/// Records any request. Out of line, so that the other is short.
+#[inline(never)]
+fn unusual(request: *const u8, bytes: u32, now_ns: u64, failed: bool) -> u32 {
     let flags: u32 = read(request, &RQ_CMD_FLAGS);
     let op = operation(flags);
-    let start_ns: u64 = read(request, &RQ_START_NS);
-    let rq_flags: u32 = read(request, &RQ_FLAGS);
-    let in_sequence = rq_flags & (1 << (FLUSH_SEQ_BIT.load() & 31)) != 0 && op != op::FLUSH;
+    let in_sequence = op != op::FLUSH && in_sequence(request);
     let sequence_end = op == op::WRITE && bytes == 0;
-
-    let mut issue_ns: u64 = read(request, &RQ_IO_START_NS);
-    let mut place = NOWHERE;
-    if issue_ns == 0 || has(&PLUG_TIME) || measure::by(Field::Comm) {
-        remembered(request, start_ns, &mut issue_ns, &mut place);
+    let start_ns: u64 = read(request, &RQ_START_NS);
+    let (start, place) = remembered(request).unzip();
+    let mut issue_ns = issue_ns(request, start.as_deref());
+    if let Some(start) = start {
+        start.request = 0;
+    } else if issue_ns != 0 {
+        // Issued before the probe was attached, or its place was taken: the kernel's stamps have to do, of
+        // which the plug's may be older than the request's own.
+        issue_ns = issue_ns.max(start_ns);
     }
-    let Some(mut row) = measure::row(slot(request, op, place)) else {
-        return measure::count(Loss::Lost);
+    let Some(mut row) = measure::row(find_slot(request, op, place.unwrap_or(NOWHERE))) else {
+        measure::count(Loss::Lost);
+        return 0;
     };
-    if !sequence_end {
+    if failed && issue_ns == 0 {
+        // Refused before it was handed over: the disk is gone.
+        measure::count_alone(Loss::Early);
+    } else if !sequence_end {
         measure::count_alone(Loss::Completions);
         row.record(SIZE, bytes.into());
         if issue_ns == 0 {
@@ -260,26 +339,22 @@ fn completed(request: *const u8, bytes: u32) {
             measure::count(Loss::Unmatched);
         }
     }
+    0
 }
 
-/// The slot of a request's series. Without cgroup and command it is known by queue and operation, and mostly
-/// the same as before on this CPU.
+/// The slot of a read's or write's series, which is known by queue and operation, and mostly the same as before on this
+/// CPU.
 #[inline(always)]
-fn slot(request: *const u8, op: u32, place: u32) -> u32 {
-    if measure::by(Field::Comm) || measure::by(Field::Cgroup) {
-        return find_slot(request, op, place);
-    }
+fn slot(request: *const u8, op: u32) -> Option<u32> {
     let queue: *const u8 = read(request, &RQ_QUEUE);
-    let Some(last) = LAST.get_ptr_mut(op) else {
-        return find_slot(request, op, place);
-    };
     // SAFETY: this CPU's own entry; used by one program.
-    let last = unsafe { &mut *last };
+    let last = unsafe { &mut *LAST.get_ptr_mut(op)? };
     if last.queue != queue as u64 {
-        last.slot = find_slot(request, op, place).into();
+        core::intrinsics::cold_path();
+        last.slot = find_slot(request, op, NOWHERE).into();
         last.queue = queue as u64;
     }
-    last.slot as u32
+    Some(last.slot as u32)
 }
 
 /// Out of line, as it is seldom needed, and the program is then short and needs little stack: with 64 bytes
@@ -301,24 +376,6 @@ fn find_slot(request: *const u8, op: u32, place: u32) -> u32 {
         key.comm = unsafe { *comm };
     }
     measure::slot(&key)
-}
-
-/// What is remembered of a request, which ends here, and its place in `COMMS`.
-#[inline(always)]
-fn remembered(request: *const u8, start_ns: u64, issue_ns: &mut u64, place: &mut u32) {
-    let Some((start, found)) = start(request, false) else {
-        // Issued before the probe was attached, or its place was taken: the kernel's stamps have to do, of
-        // which the plug's may be older than the request's own.
-        if *issue_ns != 0 {
-            *issue_ns = (*issue_ns).max(start_ns);
-        }
-        return;
-    };
-    if start.issue_ns != 0 {
-        *issue_ns = start.issue_ns;
-    }
-    *place = found;
-    start.request = 0;
 }
 
 /// Neither the kernel nor we know when it was issued: from now on we stamp it ourselves.

@@ -1,9 +1,20 @@
 //! What every eBPF object of iolag shares.
 #![no_std]
+#![feature(asm_experimental_arch)]
 
 /// A panic cannot happen in a program that the verifier accepted; the loop satisfies the compiler.
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
+}
+
+/// The same value, of which the compiler then knows nothing. `core::hint::black_box` writes it to memory for that.
+#[inline(always)]
+#[must_use]
+pub fn opaque(mut value: u64) -> u64 {
+    // One instruction, as the kernel wants each to have a line of its own in the source.
+    // SAFETY: a move to itself.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) };
+    value
 }

@@ -7,6 +7,7 @@ use agent_common::{
     probes::{Field, LOSSES, Loss},
     series::{BUCKETS, Block, Key, OTHER},
 };
+use agent_ebpf::opaque;
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
@@ -42,8 +43,8 @@ pub fn by(field: Field) -> bool {
     BY.load() & field.bit() != 0
 }
 
-/// Counts in the ledger.
-#[inline(always)]
+/// Counts in the ledger. Out of line, as it is seldom needed.
+#[inline(never)]
 pub fn count(loss: Loss) {
     if let Some(entry) = LEDGER.get_ptr_mut(loss as u32) {
         // SAFETY: this CPU's own entry. Programs on one CPU may interrupt each other, and two of them may
@@ -139,12 +140,29 @@ impl Row {
         }
         // Opaque to LLVM, which otherwise rewrites the comparison into one that the verifier learns nothing
         // from.
-        let mut index = core::hint::black_box(bucket::index(value));
-        if index >= BUCKETS as u32 {
+        let mut index = opaque(bucket::index(value).into()) as usize;
+        if index >= BUCKETS {
             count(Loss::Overflowed);
-            index = BUCKETS as u32 - 1;
+            index = BUCKETS - 1;
         }
-        self.0.counts[metric][index as usize] += 1;
+        // SAFETY: just checked.
+        unsafe { *self.0.counts[metric].get_unchecked_mut(index) += 1 };
+    }
+
+    /// Records one value below [`bucket::NEAR`]: shorter than [`Self::record`].
+    #[inline(always)]
+    pub fn record_near(&mut self, metric: usize, value: u64) {
+        let exact = &mut self.0.exact[metric];
+        exact.sum += value;
+        if value > exact.max {
+            exact.max = value;
+        }
+        // As above; every such value has a bucket, which the verifier does not know.
+        let index = opaque(bucket::near(opaque(value)).into()) as usize;
+        if index < BUCKETS {
+            // SAFETY: just checked.
+            unsafe { *self.0.counts[metric].get_unchecked_mut(index) += 1 };
+        }
     }
 
     /// Records a time span, unless its end lies before its start.
