@@ -348,7 +348,7 @@ fn show_histograms(socket: &Path, hist: &Hist) -> Result<(), Failure> {
         &hist.filter,
         &hist.backend,
     )?;
-    hist::run(&request, socket, |dump| match hist.format {
+    hist::run(request, socket, |dump| match hist.format {
         HistFormat::Text => print(&render::hist::dump(dump)),
         HistFormat::Json => print(&render::json::line(dump)?),
         HistFormat::Prometheus => print(&render::prometheus::dump(dump)),

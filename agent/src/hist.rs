@@ -12,7 +12,7 @@ use crate::{
     kernel::HostTypes,
     measure::{Measurement, Target, default_fields, find_field, in_order, parse_fields},
     plan,
-    report::dump::Dump,
+    report::{dump::Dump, probes::Row},
     session::SYSCALL_ENTRY,
 };
 
@@ -26,6 +26,8 @@ pub struct Request {
     pub count: Option<u64>,
     /// By what the series are told apart when shown.
     pub by: Vec<Field>,
+    /// `by` was not asked for: an agent's own choice does as well.
+    pub by_default: bool,
     /// Labels that a series must have.
     pub filters: Vec<(Field, String)>,
     pub backend: Option<String>,
@@ -46,10 +48,12 @@ impl Request {
     ) -> Result<Self, Failure> {
         let target = Target::parse(probe)?;
         let probe = target.probe;
-        let by = match by {
+        let asked_by = by;
+        let by = match asked_by {
             Some(names) => parse_fields(probe, names)?,
             None => default_fields(probe),
         };
+        let by_default = asked_by.is_none();
         if count == Some(0) {
             return Err(Failure::new(USAGE, "a count of 0 prints nothing").hint("leave it away"));
         }
@@ -58,6 +62,7 @@ impl Request {
             interval: interval.map(parse_interval).transpose()?,
             count,
             by: in_order(&by),
+            by_default,
             filters: filters
                 .iter()
                 .map(|filter| parse_filter(probe, filter))
@@ -71,6 +76,25 @@ impl Request {
         let mut fields = self.by.clone();
         fields.extend(self.filters.iter().map(|(field, _)| *field));
         in_order(&fields)
+    }
+
+    /// Whether an agent with these probes has what was asked for. Where no keys were asked for, its own are
+    /// taken.
+    fn serve_from(&mut self, rows: &[Row]) -> bool {
+        let name = self.target.name();
+        let loaded = rows.iter().find(|row| row.name == name && row.loaded);
+        let (Some(row), None) = (loaded, &self.backend) else {
+            return false;
+        };
+        if self.by_default {
+            let of_probe = self.target.probe.keys.iter().map(|key| key.field);
+            self.by = of_probe
+                .filter(|field| row.by.iter().any(|name| name == field.name()))
+                .collect();
+        }
+        let has =
+            |field: &Field| *field == Field::Cpu || row.by.iter().any(|name| name == field.name());
+        self.fields().iter().all(has)
     }
 
     fn by_cpu(&self) -> bool {
@@ -128,19 +152,12 @@ enum Source<'a> {
 impl<'a> Source<'a> {
     /// The agent at `socket`, if there is one whose probe tells apart what is needed; else the probe is
     /// loaded here.
-    fn open(request: &Request, socket: &'a Path) -> Result<Self, Failure> {
+    fn open(request: &mut Request, socket: &'a Path) -> Result<Self, Failure> {
         let mut agent = false;
-        match call::<Vec<crate::report::probes::Row>>(socket, &Command::ProbeList) {
+        match call::<Vec<Row>>(socket, &Command::ProbeList) {
             Ok(rows) => {
                 agent = true;
-                let serves = rows.iter().any(|row| {
-                    row.name == request.target.name()
-                        && row.loaded
-                        && request.fields().iter().all(|field| {
-                            *field == Field::Cpu || row.by.iter().any(|name| name == field.name())
-                        })
-                });
-                if serves && request.backend.is_none() {
+                if request.serve_from(&rows) {
                     return Ok(Self::Agent(socket));
                 }
             }
@@ -182,7 +199,7 @@ impl<'a> Source<'a> {
 /// # Errors
 /// The probe cannot be loaded, the agent is gone, `print` failed.
 pub fn run(
-    request: &Request,
+    mut request: Request,
     socket: &Path,
     mut print: impl FnMut(&Dump) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
@@ -192,7 +209,8 @@ pub fn run(
         .map_err(|error| {
             Failure::new(FAILED, format!("failed to start the event loop: {error}"))
         })?;
-    let source = Source::open(request, socket)?;
+    let source = Source::open(&mut request, socket)?;
+    let request = &request;
     if let (Source::Agent(_), None) = (&source, request.interval) {
         return print(&request.select(source.dump(request)?));
     }
