@@ -6,7 +6,7 @@ use agent_common::probes::Probe;
 use anyhow::{Context as _, Result, anyhow};
 use iolag::{
     kernel::{EmptyProbe, HostTypes, ProgStats},
-    measure::{Measurement, default_fields},
+    measure::{Measurement, Target, default_fields},
 };
 
 use crate::peer::Peer;
@@ -61,7 +61,7 @@ impl Sides {
         // Attached before all others, these pay for the kernel's own code that runs before any program.
         let first = empties(&all_hooks(probe), types)?;
         let start = || {
-            Measurement::start(probe, &default_fields(probe), types, None)
+            Measurement::start(&Target::parse(probe.name)?, &default_fields(probe), types, None)
                 .map_err(|failure| anyhow!("{failure}"))
         };
         let (ours, peer) = if ours_first {
