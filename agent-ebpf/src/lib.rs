@@ -1,6 +1,6 @@
 //! What every eBPF object of iolag shares.
 #![no_std]
-#![feature(asm_experimental_arch)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 /// A panic cannot happen in a program that the verifier accepted; the loop satisfies the compiler.
 #[cfg(target_arch = "bpf")]
@@ -10,6 +10,7 @@ fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
 }
 
 /// The same value, of which the compiler then knows nothing. `core::hint::black_box` writes it to memory for that.
+#[cfg(target_arch = "bpf")]
 #[inline(always)]
 #[must_use]
 pub fn opaque(mut value: u64) -> u64 {
