@@ -61,8 +61,13 @@ impl Sides {
         // Attached before all others, these pay for the kernel's own code that runs before any program.
         let first = empties(&all_hooks(probe), types)?;
         let start = || {
-            Measurement::start(&Target::parse(probe.name)?, &default_fields(probe), types, None)
-                .map_err(|failure| anyhow!("{failure}"))
+            Measurement::start(
+                &Target::parse(probe.name)?,
+                &default_fields(probe),
+                types,
+                None,
+            )
+            .map_err(|failure| anyhow!("{failure}"))
         };
         let (ours, peer) = if ours_first {
             let ours = start()?;
