@@ -82,6 +82,19 @@ impl Probes {
     /// # Errors
     /// An unknown probe, field or backend; a probe that is loaded otherwise; a kernel that cannot.
     pub fn load(&mut self, name: &str, by: &[String], backend: &str) -> Result<Row, Failure> {
+        let row = self.load_with(name, by, backend, &mut None);
+        give_back_memory();
+        row
+    }
+
+    /// As [`Self::load`]; the kernel's types are read once for all probes that are loaded together.
+    fn load_with(
+        &mut self,
+        name: &str,
+        by: &[String],
+        backend: &str,
+        types: &mut Option<HostTypes>,
+    ) -> Result<Row, Failure> {
         let target = Target::parse(name)?;
         let probe = target.probe;
         let fields = match by {
@@ -105,10 +118,11 @@ impl Probes {
                 "iolag probe unload {name} forgets what it recorded"
             )));
         }
-        let types = HostTypes::read(&self.facts)?;
-        let measurement = Measurement::start(&target, &fields, &types, backend)?;
-        drop(types);
-        give_back_memory();
+        let types = match types {
+            Some(types) => types,
+            none => none.insert(HostTypes::read(&self.facts)?),
+        };
+        let measurement = Measurement::start(&target, &fields, types, backend)?;
         let row = loaded_row(&measurement);
         self.loaded.push(measurement);
         self.changed.notify_one();
@@ -120,17 +134,20 @@ impl Probes {
     /// # Errors
     /// As [`Self::load`], for a probe that was asked for by name.
     pub fn load_named(&mut self, names: &[String]) -> Result<(), Failure> {
+        let mut types = None;
         for name in names {
             if name != "all" {
-                self.load(name, &[], "auto")?;
+                self.load_with(name, &[], "auto", &mut types)?;
                 continue;
             }
             for probe in PROBES.iter().filter(|probe| !probe.takes_function()) {
-                if let Err(failure) = self.load(probe.name, &[], "auto") {
+                if let Err(failure) = self.load_with(probe.name, &[], "auto", &mut types) {
                     log::warn!("{failure}");
                 }
             }
         }
+        drop(types);
+        give_back_memory();
         Ok(())
     }
 
