@@ -26,6 +26,9 @@ use machine::Machine;
 
 pub use measure::measure;
 
+/// A machine that runs all tests is ended after this (s): emulated, on a busy host, it takes a quarter of an hour.
+const LIMIT_S: u64 = 1800;
+
 /// A machine that is run for its figures is ended after this: emulated, it takes about a minute.
 const FIGURES_LIMIT: Duration = Duration::from_secs(300);
 
@@ -35,7 +38,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     kernel: Vec<String>,
     /// Ends a machine that takes longer
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    #[arg(long, value_name = "SECONDS", default_value_t = LIMIT_S)]
     timeout: u64,
     /// Run only tests whose names contain one of these
     #[arg(last = true, value_name = "TEST")]
@@ -102,7 +105,7 @@ pub fn run_default(cache: &Cache, built: &Built) -> Result<Counts> {
         built,
         &Args {
             kernel: Vec::new(),
-            timeout: 600,
+            timeout: LIMIT_S,
             tests: Vec::new(),
         },
     )
