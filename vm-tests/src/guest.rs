@@ -151,3 +151,25 @@ fn mount(source: &str, target: &str, kind: &str) -> Result<()> {
         Err(io::Error::last_os_error().into())
     }
 }
+
+const SECOND_CPU: &str = "/sys/devices/system/cpu/cpu1/online";
+
+/// Only the first CPU runs while this lives: for tests that attach at the entry of system calls again and again.
+/// The kernel patches its code there, and an emulator with a thread for each CPU now and then lets the other one
+/// run into the breakpoint of a patch that is over (`Oops: int3` in `syscall_trace_enter`).
+pub struct OneCpu(());
+
+impl OneCpu {
+    pub fn new() -> Result<Self> {
+        fs::write(SECOND_CPU, "0").context("failed to take the second CPU offline")?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for OneCpu {
+    fn drop(&mut self) {
+        if let Err(error) = fs::write(SECOND_CPU, "1") {
+            eprintln!("failed to take the second CPU online: {error}");
+        }
+    }
+}

@@ -67,6 +67,7 @@ pub fn block_books() -> Result<()> {
 
 /// What the probe `vfs` says of latency, the delays and the probe attached through one backend.
 fn vfs_through(backend: &str) -> Result<()> {
+    let _patching = guest::OneCpu::new()?;
     all(
         &[
             vfs::counts_are_exact,
@@ -81,6 +82,7 @@ fn vfs_through(backend: &str) -> Result<()> {
 
 /// What its ledger says, and what the order of attaching does.
 fn vfs_books_through(backend: &str) -> Result<()> {
+    let _patching = guest::OneCpu::new()?;
     all(
         &[
             vfs::operations_older_than_the_probe_are_no_loss,
