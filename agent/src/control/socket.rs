@@ -11,11 +11,15 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use tokio::net::UnixListener;
 
 use crate::failure::{FAILED, Failure, HOST, USAGE};
+
+/// How long a killed agent may still hold its lock.
+const DYING: Duration = Duration::from_secs(1);
 
 /// Holds the path: no other agent gets it while this lives. Dropping it removes the socket.
 #[derive(Debug)]
@@ -135,9 +139,17 @@ fn lock(path: &Path) -> Result<File, Failure> {
             )
             .hint("name a socket in a directory that can be written: --socket PATH")
         })?;
-    // SAFETY: a live descriptor; the lock goes with it, however the process ends.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-        return Ok(file);
+    // An agent that was killed holds it until the kernel has closed what it had open before.
+    let deadline = Instant::now() + DYING;
+    loop {
+        // SAFETY: a live descriptor; the lock goes with it, however the process ends.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+            return Ok(file);
+        }
+        if Instant::now() > deadline {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
     Err(Failure::new(
         HOST,
