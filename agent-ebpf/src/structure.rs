@@ -2,25 +2,7 @@
 #![allow(dead_code, reason = "a module of each object, of which none uses all")]
 
 use agent_common::probes::ABSENT;
-use aya_ebpf::{Global, macros::map, maps::PerCpuArray};
-
-/// A pointer on its way to becoming a number.
-#[map]
-static POINTER: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
-
-/// The address of a structure as a number, to be computed with: the verifier forbids arithmetic on typed
-/// pointers, and forgets the type of what was written to a map. 0 never happens.
-#[inline(always)]
-pub fn address(structure: *const u8) -> u64 {
-    let Some(place) = POINTER.get_ptr_mut(0) else {
-        return 0;
-    };
-    // SAFETY: this CPU's own entry; volatile, as the detour is the point.
-    unsafe {
-        place.cast::<*const u8>().write_volatile(structure);
-        place.read_volatile()
-    }
-}
+use aya_ebpf::Global;
 
 /// Whether this kernel has the field; a constant to the verifier, which drops the branch that is not taken.
 #[inline(always)]
