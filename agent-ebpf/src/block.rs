@@ -24,7 +24,7 @@ use agent_common::{
             op,
         },
     },
-    series::Key,
+    series::{Key, OTHER},
 };
 use agent_ebpf as _;
 use aya_ebpf::{
@@ -79,20 +79,18 @@ static STARTS: Array<[Start; WAYS]> = Array::with_max_entries(TAGS, 0);
 #[map]
 static COMMS: Array<[u8; 16]> = Array::with_max_entries(TAGS * WAYS as u32, 0);
 
-/// No place in `COMMS`.
-const NOWHERE: u32 = u32::MAX;
-
 /// One entry: not 0 once a request came by that the kernel had not stamped at issue. User space sets it
 /// before, where it knows.
 #[map]
 static UNSTAMPED: Array<u64> = Array::with_max_entries(1, 0);
 
-/// The slot that requests of one operation last had on this CPU, and their queue.
+/// The slot that requests of one operation last had on this CPU, and their device.
 #[repr(C)]
 struct Last {
-    /// Address of the queue. Only compared.
-    queue: u64,
-    slot: u64,
+    /// As in [`Key`].
+    device: u32,
+    /// `OTHER` if none is known: then it is looked up, and counted, each time.
+    slot: u32,
 }
 
 /// By operation: of reads and writes.
@@ -232,19 +230,19 @@ pub fn rq_complete(ctx: BtfTracePointContext) -> i32 {
 
 /// What is remembered of a request that ends here, with its place in `COMMS`.
 #[inline(always)]
-fn remembered(request: *const u8) -> Option<(&'static mut Start, u32)> {
-    if has(&PLUG_TIME) || measure::by(Field::Comm) || read::<u64>(request, &RQ_IO_START_NS) == 0 {
+fn remembered(request: *const u8, stamped_ns: u64) -> Option<(&'static mut Start, u32)> {
+    if has(&PLUG_TIME) || measure::by(Field::Comm) || stamped_ns == 0 {
         return start(request, false);
     }
     None
 }
 
-/// When it was handed to the driver; 0 if nobody knows.
+/// When it was handed to the driver; 0 if nobody knows. `stamped_ns` is the kernel's own stamp.
 #[inline(always)]
-fn issue_ns(request: *const u8, start: Option<&Start>) -> u64 {
+fn issue_ns(stamped_ns: u64, start: Option<&Start>) -> u64 {
     match start {
         Some(start) if start.issue_ns != 0 => start.issue_ns,
-        _ => read(request, &RQ_IO_START_NS),
+        _ => stamped_ns,
     }
 }
 
@@ -257,7 +255,8 @@ fn in_sequence(request: *const u8) -> bool {
 /// Records a read or write with both stamps, of usual times and by itself: nearly all are. `None` and nothing recorded
 /// if it is another, or if series are told apart by what is not cheap to know.
 ///
-/// All look-ups come first, and what they do not need is read after them: so little is kept on the stack.
+/// All that is read from the request is read before `remembered`: the verifier goes through what follows it once for
+/// each way, and a load from a trusted pointer has it search the kernel's BTF by name.
 #[inline(always)]
 fn plain(request: *const u8, bytes: u32, now_ns: u64) -> Option<()> {
     let flags: u32 = read(request, &RQ_CMD_FLAGS);
@@ -271,10 +270,11 @@ fn plain(request: *const u8, bytes: u32, now_ns: u64) -> Option<()> {
     {
         return None;
     }
-    let mut row = measure::row(slot(request, op)?)?;
-    let start = remembered(request).map(|(start, _)| start);
-    let issue_ns = issue_ns(request, start.as_deref());
     let start_ns: u64 = read(request, &RQ_START_NS);
+    let stamped_ns: u64 = read(request, &RQ_IO_START_NS);
+    let mut row = measure::row(slot(request, op)?)?;
+    let start = remembered(request, stamped_ns).map(|(start, _)| start);
+    let issue_ns = issue_ns(stamped_ns, start.as_deref());
     if start_ns == 0 || issue_ns == 0 {
         return None;
     }
@@ -304,8 +304,10 @@ fn unusual(request: *const u8, bytes: u32, now_ns: u64, failed: bool) -> u32 {
     let in_sequence = op != op::FLUSH && in_sequence(request);
     let sequence_end = op == op::WRITE && bytes == 0;
     let start_ns: u64 = read(request, &RQ_START_NS);
-    let (start, place) = remembered(request).unzip();
-    let mut issue_ns = issue_ns(request, start.as_deref());
+    let stamped_ns: u64 = read(request, &RQ_IO_START_NS);
+    let mut key = key(request, op);
+    let (start, place) = remembered(request, stamped_ns).unzip();
+    let mut issue_ns = issue_ns(stamped_ns, start.as_deref());
     if let Some(start) = start {
         start.request = 0;
     } else if issue_ns != 0 {
@@ -313,7 +315,13 @@ fn unusual(request: *const u8, bytes: u32, now_ns: u64, failed: bool) -> u32 {
         // which the plug's may be older than the request's own.
         issue_ns = issue_ns.max(start_ns);
     }
-    let Some(mut row) = measure::row(find_slot(request, op, place.unwrap_or(NOWHERE))) else {
+    if measure::by(Field::Comm)
+        && let Some(comm) = place.and_then(|place| COMMS.get_ptr(place))
+    {
+        // SAFETY: the kernel gave the pointer; the entry is the request's until its tag is free.
+        key.comm = unsafe { *comm };
+    }
+    let Some(mut row) = measure::row(measure::slot(&key)) else {
         measure::count(Loss::Lost);
         return 0;
     };
@@ -342,25 +350,31 @@ fn unusual(request: *const u8, bytes: u32, now_ns: u64, failed: bool) -> u32 {
     0
 }
 
-/// The slot of a read's or write's series, which is known by queue and operation, and mostly the same as before on this
+/// The slot of a read's or write's series, which is known by device and operation, and mostly the same as before on this
 /// CPU.
 #[inline(always)]
 fn slot(request: *const u8, op: u32) -> Option<u32> {
-    let queue: *const u8 = read(request, &RQ_QUEUE);
+    let device = device(request);
     // SAFETY: this CPU's own entry; used by one program.
     let last = unsafe { &mut *LAST.get_ptr_mut(op)? };
-    if last.queue != queue as u64 {
+    if last.device != device || last.slot == OTHER {
         core::intrinsics::cold_path();
-        last.slot = find_slot(request, op, NOWHERE).into();
-        last.queue = queue as u64;
+        last.slot = find_slot(request, op);
+        last.device = device;
     }
-    Some(last.slot as u32)
+    Some(last.slot)
 }
 
 /// Out of line, as it is seldom needed, and the program is then short and needs little stack: with 64 bytes
 /// or more it gets its stack elsewhere in memory since 6.13.
 #[inline(never)]
-fn find_slot(request: *const u8, op: u32, place: u32) -> u32 {
+fn find_slot(request: *const u8, op: u32) -> u32 {
+    measure::slot(&key(request, op))
+}
+
+/// Without the command, which only `remembered` knows.
+#[inline(always)]
+fn key(request: *const u8, op: u32) -> Key {
     let mut key = Key {
         op,
         device: device(request),
@@ -369,13 +383,7 @@ fn find_slot(request: *const u8, op: u32, place: u32) -> u32 {
     if measure::by(Field::Cgroup) {
         key.cgroup = cgroup(request);
     }
-    if measure::by(Field::Comm)
-        && let Some(comm) = COMMS.get_ptr(place)
-    {
-        // SAFETY: the kernel gave the pointer; the entry is the request's until its tag is free.
-        key.comm = unsafe { *comm };
-    }
-    measure::slot(&key)
+    key
 }
 
 /// Neither the kernel nor we know when it was issued: from now on we stamp it ourselves.

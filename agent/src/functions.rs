@@ -1,6 +1,11 @@
 //! Functions of the running kernel, by name: for the probe `fn`.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
+    path::Path,
+};
 
 use crate::failure::{Failure, USAGE};
 
@@ -63,18 +68,33 @@ pub fn untraceable(root: &Path, name: &str) -> Option<String> {
 /// The address of the first of these symbols that the kernel tells one of.
 #[must_use]
 pub fn address(root: &Path, names: &[&str]) -> Option<u64> {
-    let table = fs::read_to_string(root.join("proc/kallsyms")).ok()?;
-    let of = |name: &str| {
-        let line = table
-            .lines()
-            .find(|line| line.split_whitespace().nth(2) == Some(name))?;
-        u64::from_str_radix(line.split_whitespace().next()?, 16).ok()
-    };
+    let table = File::open(root.join("proc/kallsyms")).ok()?;
+    let mut best: Option<(usize, u64)> = None;
+    for line in BufReader::new(table).lines() {
+        let line = line.ok()?;
+        let Some((place, address)) = named(&line, names) else {
+            continue;
+        };
+        if best.is_none_or(|(before, _)| place < before) {
+            best = Some((place, address));
+        }
+        // The kernel writes some 10 MB of names: what follows is not asked for.
+        if place == 0 {
+            break;
+        }
+    }
     // All addresses are 0 to who may not know them.
-    names
-        .iter()
-        .find_map(|name| of(name))
+    best.map(|(_, address)| address)
         .filter(|address| *address != 0)
+}
+
+/// The place in `names` of a line's symbol, and its address.
+fn named(line: &str, names: &[&str]) -> Option<(usize, u64)> {
+    let mut words = line.split_ascii_whitespace();
+    let address = words.next()?;
+    let name = words.nth(1)?;
+    let place = names.iter().position(|known| *known == name)?;
+    Some((place, u64::from_str_radix(address, 16).ok()?))
 }
 
 /// Names of all functions in a table of symbols: `ADDRESS KIND NAME [MODULE]`.

@@ -1,6 +1,6 @@
 //! The measuring probes of a running agent.
 
-use std::{os::fd::OwnedFd, path::Path, rc::Rc};
+use std::{os::fd::OwnedFd, panic::resume_unwind, path::Path, rc::Rc, thread};
 
 use agent_common::probes::PROBES;
 use tokio::sync::{Notify, broadcast};
@@ -10,11 +10,64 @@ use crate::{
     events::log::EventLog,
     failure::{FAILED, Failure, HOST},
     host::Facts,
-    kernel::HostTypes,
+    kernel::{HostTypes, ReadingTypes},
     measure::{Measurement, Target, default_fields, find_field, in_order},
     plan::parse_choice,
     report::{dump::Dump, events::Event, probes::Row},
 };
+
+/// Probes that are to be loaded, while the kernel's types are being read for them.
+pub struct Wanted {
+    /// With whether it was asked for by name, and not by `all`.
+    targets: Vec<(Target, bool)>,
+    /// None if there are no targets.
+    types: Option<ReadingTypes>,
+}
+
+impl Wanted {
+    /// Reads the names that `run --probes` was given; `all` stands for those that this kernel can run.
+    ///
+    /// # Errors
+    /// An unknown probe.
+    pub fn parse(names: &[String], facts: &Facts) -> Result<Self, Failure> {
+        let mut targets: Vec<(Target, bool)> = Vec::new();
+        let mut add = |target: Target, by_name| match targets
+            .iter_mut()
+            .find(|(known, _)| known.name() == target.name())
+        {
+            Some((_, known_by_name)) => *known_by_name |= by_name,
+            None => targets.push((target, by_name)),
+        };
+        for name in names {
+            if name != "all" {
+                add(Target::parse(name)?, true);
+                continue;
+            }
+            for probe in PROBES.iter().filter(|probe| !probe.takes_function()) {
+                add(Target::parse(probe.name)?, false);
+            }
+        }
+        let types = (!targets.is_empty()).then(|| HostTypes::begin(facts));
+        Ok(Self { targets, types })
+    }
+}
+
+/// Starts them side by side: most of the time goes by in the kernel's verifier, once for each.
+fn start_all(targets: &[(Target, bool)], types: &HostTypes) -> Vec<Result<Measurement, Failure>> {
+    thread::scope(|scope| {
+        let starting: Vec<_> = targets
+            .iter()
+            .map(|(target, _)| {
+                let fields = in_order(&default_fields(target.probe));
+                scope.spawn(move || Measurement::start(target, &fields, types, None))
+            })
+            .collect();
+        starting
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    })
+}
 
 /// Dropping it unloads all.
 pub struct Probes {
@@ -82,26 +135,12 @@ impl Probes {
     /// # Errors
     /// An unknown probe, field or backend; a probe that is loaded otherwise; a kernel that cannot.
     pub fn load(&mut self, name: &str, by: &[String], backend: &str) -> Result<Row, Failure> {
-        let row = self.load_with(name, by, backend, &mut None);
-        give_back_memory();
-        row
-    }
-
-    /// As [`Self::load`]; the kernel's types are read once for all probes that are loaded together.
-    fn load_with(
-        &mut self,
-        name: &str,
-        by: &[String],
-        backend: &str,
-        types: &mut Option<HostTypes>,
-    ) -> Result<Row, Failure> {
         let target = Target::parse(name)?;
-        let probe = target.probe;
         let fields = match by {
-            [] => default_fields(probe),
+            [] => default_fields(target.probe),
             names => names
                 .iter()
-                .map(|name| find_field(probe, name))
+                .map(|name| find_field(target.probe, name))
                 .collect::<Result<_, _>>()?,
         };
         let fields = in_order(&fields);
@@ -118,36 +157,47 @@ impl Probes {
                 "iolag probe unload {name} forgets what it recorded"
             )));
         }
-        let types = match types {
-            Some(types) => types,
-            none => none.insert(HostTypes::read(&self.facts)?),
-        };
-        let measurement = Measurement::start(&target, &fields, types, backend)?;
+        let types = HostTypes::read(&self.facts)?;
+        let measurement = Measurement::start(&target, &fields, &types, backend);
+        types.free();
+        let measurement = measurement?;
         let row = loaded_row(&measurement);
         self.loaded.push(measurement);
         self.changed.notify_one();
         Ok(row)
     }
 
-    /// Loads the probes that `run --probes` names; `all` stands for those that this kernel can run.
+    /// Loads what `run --probes` asks for.
     ///
     /// # Errors
     /// As [`Self::load`], for a probe that was asked for by name.
-    pub fn load_named(&mut self, names: &[String]) -> Result<(), Failure> {
-        let mut types = None;
-        for name in names {
-            if name != "all" {
-                self.load_with(name, &[], "auto", &mut types)?;
-                continue;
+    pub fn load_wanted(&mut self, wanted: Wanted) -> Result<(), Failure> {
+        let Some(types) = wanted.types else {
+            return Ok(());
+        };
+        let started = types.wait().map(|types| {
+            let started = start_all(&wanted.targets, &types);
+            types.free();
+            started
+        });
+        let started = match started {
+            Ok(started) => started,
+            Err(failure) if wanted.targets.iter().any(|(_, by_name)| *by_name) => {
+                return Err(failure);
             }
-            for probe in PROBES.iter().filter(|probe| !probe.takes_function()) {
-                if let Err(failure) = self.load_with(probe.name, &[], "auto", &mut types) {
-                    log::warn!("{failure}");
-                }
+            Err(failure) => {
+                log::warn!("{failure}");
+                return Ok(());
+            }
+        };
+        for ((_, by_name), measurement) in wanted.targets.iter().zip(started) {
+            match measurement {
+                Ok(measurement) => self.loaded.push(measurement),
+                Err(failure) if *by_name => return Err(failure),
+                Err(failure) => log::warn!("{failure}"),
             }
         }
-        drop(types);
-        give_back_memory();
+        self.changed.notify_one();
         Ok(())
     }
 
@@ -269,10 +319,4 @@ fn loaded_row(measurement: &Measurement) -> Row {
             })
             .collect(),
     }
-}
-
-/// The kernel's types took tens of MB, which the allocator would keep for an agent that needs them no more.
-fn give_back_memory() {
-    // SAFETY: no preconditions.
-    unsafe { libc::malloc_trim(0) };
 }

@@ -12,7 +12,7 @@ use crate::{
     host::Facts,
     kernel::{DelayProbe, KernelLog, now_ns},
     plan::{self, Choice},
-    probes::Probes,
+    probes::{Probes, Wanted},
     report::{self, Rule, SCHEMA, Status, probes::Row},
 };
 
@@ -75,12 +75,12 @@ impl Session {
         Ok(row)
     }
 
-    /// Loads the probes that `run --probes` names, as [`Probes::load_named`].
+    /// Loads the probes that `run --probes` names, as [`Probes::load_wanted`].
     ///
     /// # Errors
     /// As [`Self::load_probe`].
-    pub fn load_probes(&mut self, names: &[String]) -> Result<(), Failure> {
-        self.probes.load_named(names)?;
+    pub fn load_probes(&mut self, wanted: Wanted) -> Result<(), Failure> {
+        self.probes.load_wanted(wanted)?;
         self.delays_last()
     }
 

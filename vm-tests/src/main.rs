@@ -13,16 +13,19 @@ fn main() -> ExitCode {
     match arguments.as_slice() {
         ["--test", name] => tests::run(name),
         _ if std::process::id() == 1 => init::main(),
-        ["--list"] => {
-            for test in tests::TESTS {
-                println!("{}", test.name);
-            }
-            ExitCode::SUCCESS
-        }
+        ["--list"] => list(|_| true),
+        ["--list", "--quick"] => list(|test| !test.thorough),
         _ => {
             eprintln!("error: failed to run: this is PID 1 of a test machine");
             eprintln!("hint: run: cargo xtask vm");
             ExitCode::from(2)
         }
     }
+}
+
+fn list(wanted: impl Fn(&tests::Test) -> bool) -> ExitCode {
+    for test in tests::TESTS.iter().filter(|test| wanted(test)) {
+        println!("{}", test.name);
+    }
+    ExitCode::SUCCESS
 }

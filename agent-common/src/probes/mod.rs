@@ -149,7 +149,7 @@ impl Probe {
 /// in 5.16 (adf8a61a940c) and with rethook in 5.18 (f3a112c0c40d).
 const TRAMPOLINE: Constant = Constant {
     global: "TRAMPOLINE",
-    value: Value::Symbol(&[
+    value: Value::KprobeSymbol(&[
         "arch_rethook_trampoline",
         "__kretprobe_trampoline",
         "kretprobe_trampoline",
@@ -200,8 +200,9 @@ pub enum Value {
     Offset(&'static [(&'static str, &'static str)]),
     /// As `Offset`, but without it the probe cannot work.
     RequiredOffset(&'static [(&'static str, &'static str)]),
-    /// The lower half of the address of the first of these symbols that exists; else [`ABSENT`].
-    Symbol(&'static [&'static str]),
+    /// The lower half of the address of the first of these symbols that exists; else, or on a kernel without kprobes,
+    /// [`ABSENT`].
+    KprobeSymbol(&'static [&'static str]),
     /// Bytes of a page.
     PageSize,
     /// An enumerator, or what it was before it had a name.

@@ -24,6 +24,7 @@ use crate::{
     host::Facts,
     kernel::{KernelLog, PromptEnd},
     plan::Choice,
+    probes::Wanted,
     session::{RENEWAL, Session},
 };
 
@@ -40,12 +41,14 @@ pub fn run(
     let facts = Facts::read(Path::new("/"));
     // Who may not is told so before anything else goes wrong for it.
     crate::plan::plan(choice, &facts)?;
+    // Threads of ours read the kernel's types while others of its mechanisms are waited for.
+    let wanted = Wanted::parse(probes, &facts)?;
     // Opened first: the kernel closes the files of a dead process last to first, and neither links nor the
     // socket's lock should wait for this one.
     let prompt_end = PromptEnd::attach();
     let mut claim = Claim::new(socket)?;
     let (mut session, log) = Session::start(choice, &facts)?;
-    session.load_probes(probes)?;
+    session.load_probes(wanted)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -9,7 +9,7 @@ use agent_common::{
 };
 use anyhow::{Context as _, anyhow};
 use aya::{
-    Btf, Ebpf, EbpfLoader, include_bytes_aligned,
+    Btf, Ebpf, include_bytes_aligned,
     maps::{Array, MapData, PerCpuArray},
     programs::RawTracePoint,
 };
@@ -18,6 +18,7 @@ use log::{Log, debug, warn};
 
 use super::{
     attach::{attach, program_name},
+    loader::{self, Given},
     prog_info::{ProgStats, prog_stats},
 };
 use crate::{
@@ -70,6 +71,7 @@ impl DelayProbe {
         choice: Choice,
         facts: &Facts,
     ) -> Result<(Self, Option<KernelLog>), Failure> {
+        loader::prepare();
         let btf = match facts.btf.as_deref().map(read_btf).transpose() {
             Ok(btf) => btf,
             Err(failure) if choice == Some(Backend::Fentry) => return Err(failure),
@@ -78,7 +80,7 @@ impl DelayProbe {
                 None
             }
         };
-        let mut ebpf = load_object(btf.as_ref())
+        let mut ebpf = load_object()
             .map_err(|error| Failure::new(HOST, format!("failed to load the delay probe: {error:#}"))
                 .hint("the agent needs CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN); under lockdown=confidentiality no kernel allows it"))?;
         // Taken before the programs are loaded, so that its map stays open for them.
@@ -180,15 +182,13 @@ impl DelayProbe {
     }
 }
 
-fn load_object(btf: Option<&Btf>) -> anyhow::Result<Ebpf> {
-    let tgid = std::process::id();
-    let level: u8 = log::max_level() as u8;
-    EbpfLoader::new()
-        .btf(btf)
-        .override_global("AGENT_TGID", &tgid, true)
-        .override_global("AYA_LOG_LEVEL", &level, false)
-        .load(OBJECT)
-        .context("the kernel refused the object")
+fn load_object() -> anyhow::Result<Ebpf> {
+    let given = Given {
+        globals: &[("AGENT_TGID", std::process::id())],
+        log_level: log::max_level() as u8,
+        ..Given::default()
+    };
+    loader::load(OBJECT, &given).context("the kernel refused the object")
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<aya::maps::Map> {

@@ -4,11 +4,12 @@ use std::{os::fd::AsFd as _, path::Path};
 
 use agent_common::catalogue::Backend;
 use anyhow::{Context as _, anyhow};
-use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned, programs::BtfTracePoint};
+use aya::{Btf, Ebpf, include_bytes_aligned, programs::BtfTracePoint};
 
 use super::{
     HostTypes,
     attach::attach,
+    loader::{self, Given},
     prog_info::{ProgStats, prog_stats},
 };
 use crate::plan::Attempt;
@@ -35,10 +36,8 @@ impl EmptyProbe {
             .map(|path| Btf::parse_file(path, aya::Endianness::default()))
             .transpose()
             .context("failed to read the kernel's BTF")?;
-        let mut ebpf = EbpfLoader::new()
-            .btf(btf.as_ref())
-            .load(OBJECT)
-            .context("failed to load the empty object")?;
+        let mut ebpf =
+            loader::load(OBJECT, &Given::default()).context("failed to load the empty object")?;
         attach(&mut ebpf, btf.as_ref(), &program, attempt).map_err(|reason| anyhow!(reason))?;
         Ok(Self { ebpf, program })
     }
@@ -49,15 +48,13 @@ impl EmptyProbe {
     /// The kernel's reason.
     pub fn at_tracepoint(symbol: &str, types: &HostTypes) -> anyhow::Result<Self> {
         let program = "tp_btf_empty".to_owned();
-        let mut ebpf = EbpfLoader::new()
-            .btf(Some(types.aya()))
-            .load(OBJECT)
-            .context("failed to load the empty object")?;
+        let mut ebpf =
+            loader::load(OBJECT, &Given::default()).context("failed to load the empty object")?;
         let loaded: &mut BtfTracePoint = ebpf
             .program_mut(&program)
             .ok_or_else(|| anyhow!("failed to find program {program}"))?
             .try_into()?;
-        loaded.load(symbol, types.aya())?;
+        loaded.load(symbol, &types.aya)?;
         loaded
             .attach()
             .with_context(|| format!("failed to attach at {symbol}"))?;

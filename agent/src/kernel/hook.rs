@@ -9,13 +9,7 @@ use aya::{
     },
 };
 
-use super::{attach::reason, types::KernelTypes};
-
-/// What attaching needs to know of the kernel's types.
-pub struct Types<'a> {
-    pub aya: &'a Btf,
-    pub ours: &'a KernelTypes,
-}
+use super::{HostTypes, attach::reason};
 
 /// The variant of a part that attached: its place among the part's, and the programs' names.
 pub struct AttachedPart {
@@ -42,7 +36,7 @@ pub struct Asked<'a> {
 /// The reasons, if none does; nothing of the part stays attached.
 pub fn attach_part(
     ebpf: &mut Ebpf,
-    types: &Types<'_>,
+    types: &HostTypes,
     part: &'static Part,
     asked: Asked<'_>,
 ) -> Result<AttachedPart, String> {
@@ -74,7 +68,7 @@ pub fn attach_part(
 
 fn attach_variant(
     ebpf: &mut Ebpf,
-    types: &Types<'_>,
+    types: &HostTypes,
     variant: &'static Variant,
     asked: Asked<'_>,
 ) -> Result<(), String> {
@@ -116,13 +110,13 @@ fn asked_for<'a>(symbol: &'a str, function: Option<&'a str>) -> &'a str {
 
 fn attach_hook(
     ebpf: &mut Ebpf,
-    types: &Types<'_>,
+    types: &HostTypes,
     hook: &Hook,
     function: Option<&str>,
 ) -> Result<(), String> {
     if let Some(expected) = hook.arguments {
         for symbol in hook.symbols {
-            match types.ours.tracepoint_arguments(symbol) {
+            match types.tracepoint_arguments(symbol) {
                 None => return Err("this kernel has no such tracepoint".into()),
                 Some(arguments) if arguments != expected => {
                     return Err(format!(
@@ -141,7 +135,7 @@ fn attach_hook(
     }
     let mut last = String::new();
     for symbol in hook.symbols {
-        match attach_at(program, types.aya, hook.kind, asked_for(symbol, function)) {
+        match attach_at(program, &types.aya, hook.kind, asked_for(symbol, function)) {
             Ok(()) => return Ok(()),
             Err(error) => last = reason(&error),
         }

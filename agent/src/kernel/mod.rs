@@ -4,6 +4,8 @@ mod attach;
 mod delay;
 mod empty;
 mod hook;
+mod host_types;
+mod loader;
 mod measure;
 mod prog_info;
 mod prompt_end;
@@ -11,7 +13,8 @@ mod types;
 
 pub use delay::{DelayProbe, KernelLog, Sample};
 pub use empty::{EmptyProbe, measure_programs};
-pub use measure::{Counts, EventRing, HostTypes, MeasureProbe, RawSeries};
+pub use host_types::{HostTypes, ReadingTypes};
+pub use measure::{Counts, EventRing, MeasureProbe, RawSeries};
 pub use prog_info::ProgStats;
 pub use prompt_end::PromptEnd;
 

@@ -7,10 +7,12 @@
 
 use anyhow::{Context as _, anyhow};
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf,
     programs::{UProbe, uprobe::UProbeScope},
 };
 use log::debug;
+
+use super::loader::{self, Given};
 
 /// An empty program at a uprobe that is never hit. Nothing depends on it but how soon others are freed.
 pub struct PromptEnd {
@@ -28,8 +30,7 @@ impl PromptEnd {
 }
 
 fn attach() -> anyhow::Result<PromptEnd> {
-    let mut ebpf = EbpfLoader::new()
-        .load(super::empty::OBJECT)
+    let mut ebpf = loader::load(super::empty::OBJECT, &Given::default())
         .context("failed to load the empty object")?;
     let name = "uprobe_empty";
     let program: &mut UProbe = ebpf

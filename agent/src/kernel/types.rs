@@ -32,16 +32,12 @@ impl Readable for Bytes {
 }
 
 impl KernelTypes {
-    /// Parses the BTF in a file.
+    /// Parses BTF.
     ///
     /// # Errors
-    /// The file cannot be read, or is no BTF.
-    pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let failed = || format!("failed to read BTF from {}", path.display());
-        let bytes = std::fs::read(path).with_context(failed)?;
-        let types = TypeInformation::new(&Bytes(bytes))
-            .map_err(|error| anyhow!("{error:?}"))
-            .with_context(failed)?;
+    /// It is none.
+    pub fn parse(bytes: Vec<u8>) -> anyhow::Result<Self> {
+        let types = TypeInformation::new(&Bytes(bytes)).map_err(|error| anyhow!("{error:?}"))?;
         let mut structures = HashMap::new();
         let mut typedefs = HashMap::new();
         for (id, kind) in types.get() {
@@ -130,7 +126,7 @@ impl KernelTypes {
                     bail!("this kernel's struct {structure} has no {path}")
                 }
             },
-            Value::Symbol(names) => {
+            Value::KprobeSymbol(names) => {
                 Ok(functions::address(Path::new("/"), names)
                     .map_or(ABSENT, |address| address as u32))
             }

@@ -11,61 +11,77 @@ mod truth;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 
 /// A test: it passes by returning `Ok`, is skipped by returning [`skip`], and fails by any other error or a panic.
 pub struct Test {
     pub name: &'static str,
+    /// Left out by `cargo xtask test` without `--full`: what it shows, tests on the host or quick ones here show
+    /// too, if not of this kernel or backend.
+    pub thorough: bool,
     run: fn() -> Result<()>,
 }
 
-/// To add a test, add its line.
+/// To add a test, add its line: as `thorough` unless only a virtual machine can show what it shows.
 pub const TESTS: &[Test] = &[
-    test("smoke", smoke::machine_is_as_the_tests_expect),
-    test("delay-auto", delay::auto),
-    test("delay-fentry", delay::fentry),
-    test("delay-kprobe", delay::kprobe),
-    test("delay-tp", delay::tp),
-    test("delay-same", delay::same),
-    test("blocks", blocks::counted),
-    test("kill", safety::kill),
-    test("stop-slow", safety::stop_while_slow),
-    test("stopped", safety::stopped),
-    test("truth-block-counts", truth::block_counts),
-    test("truth-block-oracle", truth::block_oracle),
-    test("truth-block-anchor-3", truth::block_anchor_3),
-    test("truth-block-books", truth::block_books),
-    test(
+    quick("smoke", smoke::machine_is_as_the_tests_expect),
+    quick("delay-auto", delay::auto),
+    quick("delay-fentry", delay::fentry),
+    quick("delay-kprobe", delay::kprobe),
+    thorough("delay-tp", delay::tp),
+    thorough("delay-same", delay::same),
+    quick("blocks", blocks::counted),
+    quick("kill", safety::kill),
+    thorough("stop-slow", safety::stop_while_slow),
+    thorough("stopped", safety::stopped),
+    quick("truth-block-counts", truth::block_counts),
+    thorough("truth-block-oracle", truth::block_oracle),
+    thorough("truth-block-anchor-3", truth::block_anchor_3),
+    thorough("truth-block-books", truth::block_books),
+    quick(
         "truth-block-anchor-1",
         scsi::anchor_1_parts_of_a_request_are_one,
     ),
-    test("truth-block-vanish", scsi::a_disk_that_vanishes),
-    test("demo", demo::figures),
-    test("truth-vfs-fentry", truth::vfs_fentry),
-    test("truth-vfs-kprobe", truth::vfs_kprobe),
-    test("truth-vfs-tp", truth::vfs_tp),
-    test("truth-fn", truth::functions),
-    test("truth-vfs-books-fentry", truth::vfs_books_fentry),
-    test("truth-vfs-books-kprobe", truth::vfs_books_kprobe),
-    test("truth-vfs-books-tp", truth::vfs_books_tp),
-    test("truth-memory-oom-counts", truth::memory_oom_counts),
-    test("truth-memory-oom-victim", truth::memory_oom_victim),
-    test("truth-memory-oom-alone", truth::memory_oom_alone),
-    test("truth-memory-reclaim", truth::memory_reclaim),
-    test("truth-memory-faults", truth::memory_faults),
-    test("truth-irq-softirqs", truth::irq_softirqs),
-    test("truth-irq-interrupts", truth::irq_interrupts),
-    test("truth-irq-offline", truth::irq_offline),
-    test("truth-sched-switches", truth::sched_switches),
-    test("truth-sched-schedstat", truth::sched_schedstat),
-    test("truth-sched-owner", truth::sched_owner),
-    test("truth-sched-tasks", truth::sched_tasks),
-    test("truth-sched-offline", truth::sched_offline),
+    thorough("truth-block-vanish", scsi::a_disk_that_vanishes),
+    thorough("demo", demo::figures),
+    quick("truth-vfs-fentry", truth::vfs_fentry),
+    thorough("truth-vfs-kprobe", truth::vfs_kprobe),
+    thorough("truth-vfs-tp", truth::vfs_tp),
+    quick("truth-fn", truth::functions),
+    thorough("truth-vfs-books-fentry", truth::vfs_books_fentry),
+    thorough("truth-vfs-books-kprobe", truth::vfs_books_kprobe),
+    thorough("truth-vfs-books-tp", truth::vfs_books_tp),
+    quick("truth-memory-oom-counts", truth::memory_oom_counts),
+    thorough("truth-memory-oom-victim", truth::memory_oom_victim),
+    thorough("truth-memory-oom-alone", truth::memory_oom_alone),
+    thorough("truth-memory-reclaim", truth::memory_reclaim),
+    thorough("truth-memory-faults", truth::memory_faults),
+    quick("truth-irq-softirqs", truth::irq_softirqs),
+    thorough("truth-irq-interrupts", truth::irq_interrupts),
+    thorough("truth-irq-offline", truth::irq_offline),
+    thorough("truth-sched-switches", truth::sched_switches),
+    quick("truth-sched-schedstat", truth::sched_schedstat),
+    thorough("truth-sched-owner", truth::sched_owner),
+    thorough("truth-sched-tasks", truth::sched_tasks),
+    thorough("truth-sched-offline", truth::sched_offline),
 ];
 
-const fn test(name: &'static str, run: fn() -> Result<()>) -> Test {
-    Test { name, run }
+const fn quick(name: &'static str, run: fn() -> Result<()>) -> Test {
+    Test {
+        name,
+        thorough: false,
+        run,
+    }
+}
+
+const fn thorough(name: &'static str, run: fn() -> Result<()>) -> Test {
+    Test {
+        name,
+        thorough: true,
+        run,
+    }
 }
 
 /// The exit code of a test that was skipped.
@@ -90,6 +106,7 @@ pub fn skip(reason: impl Into<String>) -> anyhow::Error {
 
 /// Runs one test in this process and says how it went.
 pub fn run(name: &str) -> ExitCode {
+    let start = Instant::now();
     let result = match TESTS.iter().find(|test| test.name == name) {
         Some(test) => catch_unwind(test.run)
             .unwrap_or_else(|panic| Err(anyhow!("panicked: {}", message(&*panic)))),
@@ -97,7 +114,8 @@ pub fn run(name: &str) -> ExitCode {
     };
     match result {
         Ok(()) => {
-            println!("iolag-vm: test {name} ... ok");
+            let took = start.elapsed().as_secs_f64();
+            println!("iolag-vm: test {name} ... ok ({took:.1} s)");
             ExitCode::SUCCESS
         }
         Err(error) if error.is::<Skip>() => {

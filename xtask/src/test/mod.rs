@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test there is, and one line at the end that counts them.
+//! `cargo xtask test`: the tests, and one line at the end that counts them.
 
 mod stage;
 
@@ -24,6 +24,9 @@ pub struct Args {
     /// Fail, rather than skip, where the kernels of the virtual machines cannot be had
     #[arg(long, conflicts_with = "no_vm")]
     require_vm: bool,
+    /// Every test there is: also those in virtual machines that take long
+    #[arg(long, conflicts_with = "no_vm")]
+    full: bool,
 }
 
 impl Args {
@@ -65,7 +68,15 @@ pub fn command(args: &Args) -> Result<()> {
     }
     match args.vm_skip(vm::missing_kernel(&cache)) {
         Some(reason) => stages.skip("VM tests", &reason),
-        None => stages.count("VM tests", || vm::run_default(&cache, &built)),
+        None => {
+            stages.count("VM tests", || vm::run_default(&cache, &built, args.full));
+            if !args.full {
+                stages.skip(
+                    "thorough VM tests",
+                    "they take long: cargo xtask test --full",
+                );
+            }
+        }
     }
     stages.finish()
 }
@@ -196,7 +207,11 @@ mod tests {
 
     #[test]
     fn a_missing_kernel_is_a_skip_unless_it_is_required() {
-        let args = |no_vm, require_vm| Args { no_vm, require_vm };
+        let args = |no_vm, require_vm| Args {
+            no_vm,
+            require_vm,
+            full: false,
+        };
         let skip = args(false, false).vm_skip(Some("6.1")).unwrap();
         assert!(skip.starts_with("no kernel 6.1: "), "{skip}");
         assert_eq!(args(false, true).vm_skip(Some("6.1")), None);

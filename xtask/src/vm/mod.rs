@@ -98,17 +98,28 @@ pub fn missing_kernel(cache: &Cache) -> Option<&'static str> {
         .map(|kernel| kernel.name)
 }
 
-/// Runs all tests on all kernels.
-pub fn run_default(cache: &Cache, built: &Built) -> Result<Counts> {
+/// Runs all tests on all kernels, or those that are quick.
+pub fn run_default(cache: &Cache, built: &Built, full: bool) -> Result<Counts> {
+    let tests = if full {
+        Vec::new()
+    } else {
+        list(&built.vm_tests, &["--quick"])?
+    };
     run_all(
         cache,
         built,
         &Args {
             kernel: Vec::new(),
             timeout: LIMIT_S,
-            tests: Vec::new(),
+            tests,
         },
     )
+}
+
+fn list(program: &Path, which: &[&str]) -> Result<Vec<String>> {
+    let mut command = Command::new(program);
+    let list = run(command.arg("--list").args(which), "list the VM tests")?;
+    Ok(list.lines().map(str::to_owned).collect())
 }
 
 fn run_all(cache: &Cache, built: &Built, args: &Args) -> Result<Counts> {
@@ -200,19 +211,16 @@ fn check_kernels(wanted: &[String]) -> Result<()> {
 
 /// Refuses names that select nothing, which would otherwise look like a passed run.
 fn check_tests(program: &Path, wanted: &[String]) -> Result<()> {
-    let list = run(Command::new(program).arg("--list"), "list the VM tests")?;
+    let names = list(program, &[])?;
     match wanted
         .iter()
-        .find(|part| !list.lines().any(|name| name.contains(part.as_str())))
+        .find(|part| !names.iter().any(|name| name.contains(part.as_str())))
     {
         None => Ok(()),
-        Some(part) => {
-            let names = list.lines().collect::<Vec<_>>().join(", ");
-            Err(explained(
-                format!("failed to find a test named {part}"),
-                format!("there are: {names}"),
-            ))
-        }
+        Some(part) => Err(explained(
+            format!("failed to find a test named {part}"),
+            format!("there are: {}", names.join(", ")),
+        )),
     }
 }
 

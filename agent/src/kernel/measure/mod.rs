@@ -12,7 +12,7 @@ use agent_common::{
 };
 use anyhow::{Context as _, anyhow};
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Ebpf,
     maps::{HashMap, Map, MapData, PerCpuArray, Queue, RingBuf},
 };
 use log::debug;
@@ -21,14 +21,12 @@ pub use events::EventRing;
 pub use read::{Counts, RawSeries};
 
 use super::{
-    hook::{Asked, AttachedPart, Types, attach_part},
+    HostTypes,
+    hook::{Asked, AttachedPart, attach_part},
+    loader::{self, Given},
     prog_info::{ProgStats, prog_stats},
-    types::KernelTypes,
 };
-use crate::{
-    failure::{Failure, HOST},
-    host::Facts,
-};
+use crate::failure::{Failure, HOST};
 
 /// Memory for the histograms of one probe (bytes); the kernel allocates it when the probe is loaded.
 const MEMORY: usize = 32 << 20;
@@ -54,43 +52,6 @@ pub struct MeasureProbe {
 pub struct LoadedPart {
     pub measures: &'static str,
     pub attached: Result<AttachedPart, String>,
-}
-
-/// Types of the running kernel as aya and as we read them; made once for all probes that are loaded
-/// together.
-pub struct HostTypes {
-    aya: Btf,
-    ours: KernelTypes,
-}
-
-impl HostTypes {
-    /// Reads the kernel's BTF.
-    ///
-    /// # Errors
-    /// The kernel has none, or it cannot be read.
-    pub fn read(facts: &Facts) -> Result<Self, Failure> {
-        let Some(path) = &facts.btf else {
-            return Err(Failure::new(
-                HOST,
-                "failed to find the kernel's types: it has no BTF (/sys/kernel/btf/vmlinux)",
-            )
-            .hint("measuring needs a kernel with CONFIG_DEBUG_INFO_BTF=y"));
-        };
-        let failed = |error: String| Failure::new(HOST, error);
-        Ok(Self {
-            aya: Btf::parse_file(path, aya::Endianness::default()).map_err(|error| {
-                failed(format!(
-                    "failed to read BTF from {}: {error}",
-                    path.display()
-                ))
-            })?,
-            ours: KernelTypes::read(path).map_err(|error| failed(format!("{error:#}")))?,
-        })
-    }
-
-    pub(super) fn aya(&self) -> &Btf {
-        &self.aya
-    }
 }
 
 impl MeasureProbe {
@@ -133,10 +94,6 @@ impl MeasureProbe {
             }
         }
         stamp_if_needed(&mut ebpf)?;
-        let types = Types {
-            aya: &types.aya,
-            ours: &types.ours,
-        };
         let mut parts = Vec::new();
         for part in probe.parts {
             let asked = Asked {
@@ -144,7 +101,7 @@ impl MeasureProbe {
                 backend,
                 function,
             };
-            let attached = attach_part(&mut ebpf, &types, part, asked);
+            let attached = attach_part(&mut ebpf, types, part, asked);
             if let Err(reason) = &attached {
                 anyhow::ensure!(!part.required, "{reason}");
                 debug!("{}: no {}: {reason}", probe.name, part.measures);
@@ -270,29 +227,28 @@ fn load_object(
     slots: usize,
 ) -> anyhow::Result<Ebpf> {
     let object = objects::object(probe.name).context("it has no object")?;
-    let constants = probe
+    let mut globals = probe
         .constants
         .iter()
-        .map(|constant| Ok((constant.global, types.ours.constant(constant)?)))
+        .map(|constant| Ok((constant.global, types.constant(constant)?)))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let by: u32 = fields.iter().map(|field| field.bit()).sum();
     let cpus = u32::try_from(cpus)?;
     let slots = u32::try_from(slots)?;
-    let mut loader = EbpfLoader::new();
-    loader
-        .btf(Some(&types.aya))
-        .override_global("BY", &by, true)
-        .override_global("CPUS", &cpus, true)
-        .map_max_entries("SERIES", slots)
-        .map_max_entries("FREE", slots)
-        .map_max_entries(
-            "HISTOGRAMS",
-            slots * cpus * u32::try_from(probe.metrics.len())?,
-        );
-    for (global, value) in &constants {
-        loader.override_global(global, value, true);
-    }
-    loader.load(object).context("the kernel refused the object")
+    globals.extend([("BY", by), ("CPUS", cpus)]);
+    let given = Given {
+        globals: &globals,
+        max_entries: &[
+            ("SERIES", slots),
+            ("FREE", slots),
+            (
+                "HISTOGRAMS",
+                slots * cpus * u32::try_from(probe.metrics.len())?,
+            ),
+        ],
+        log_level: 0,
+    };
+    loader::load(object, &given).context("the kernel refused the object")
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
