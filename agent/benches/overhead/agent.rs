@@ -133,7 +133,7 @@ fn rss_mib(process: &Path) -> Result<f64> {
 fn dumps() -> Result<()> {
     let agent = Agent::start(&[])?;
     for probe in PROBES {
-        if probe.keys.iter().all(|key| key.field != Field::Comm) {
+        if probe.takes_function() || probe.keys.iter().all(|key| key.field != Field::Comm) {
             continue;
         }
         let load = protocol::Command::ProbeLoad {

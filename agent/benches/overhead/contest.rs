@@ -87,16 +87,18 @@ impl Contest {
             let Some(one) = one.get(hook) else { continue };
             let mean = |a: Option<f64>, b: Option<f64>| Some((a? + b?) / 2.0);
             costs.empty = (costs.empty + one.empty) / 2.0;
+            costs.clock = (costs.clock + one.clock) / 2.0;
             costs.ours = mean(costs.ours, one.ours);
             costs.peer = mean(costs.peer, one.peer);
         }
         Ok(table)
     }
 
-    /// Net cost of a unit (ns), ours and the peer's.
-    pub fn net(&self, table: &Table, more: bool) -> (f64, f64) {
+    /// Net cost of a unit (ns): ours, the peer's, and that of reading the clock once at each tracepoint, which both
+    /// do.
+    pub fn net(&self, table: &Table, more: bool) -> [f64; 3] {
         let more = if more { self.more } else { &[] };
-        let sum = |of: fn(&Costs) -> Option<f64>| {
+        let sum = |of: fn(&Costs) -> Option<f64>| -> f64 {
             self.hooks
                 .iter()
                 .chain(more)
@@ -104,11 +106,15 @@ impl Contest {
                 .filter_map(|costs| Some(of(costs)? - costs.empty))
                 .sum()
         };
-        (sum(|costs| costs.ours), sum(|costs| costs.peer))
+        [
+            sum(|costs| costs.ours),
+            sum(|costs| costs.peer),
+            sum(|costs| Some(costs.clock)),
+        ]
     }
 
     fn ratio(&self, table: &Table) -> f64 {
-        let (ours, peer) = self.net(table, false);
+        let [ours, peer, _] = self.net(table, false);
         ours / peer
     }
 

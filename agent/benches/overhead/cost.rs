@@ -43,20 +43,20 @@ pub fn run(arguments: &[String]) -> Result<()> {
 }
 
 fn print_ratios(results: &[(&Contest, &str, Table)]) {
-    println!("| per | iolag (ns) | peer | peer (ns) | iolag / peer | goal | |");
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    println!("| per | iolag (ns) | of it the clock | peer | peer (ns) | iolag / peer | goal | |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     for (contest, peer, table) in results {
         for more in [false, true] {
             if more && contest.more.is_empty() {
                 continue;
             }
-            let (ours, theirs) = contest.net(table, more);
+            let [ours, theirs, clock] = contest.net(table, more);
             let mut unit = contest.unit.to_owned();
             if more {
                 unit.push_str(&format!(", with `{}`", contest.more.join("`, `")));
             }
             println!(
-                "| {unit} | {ours:.0} (`{}`) | `{peer}` | {theirs:.0} | {:.2} | <= {} | {} |",
+                "| {unit} | {ours:.0} (`{}`) | {clock:.0} | `{peer}` | {theirs:.0} | {:.2} | <= {} | {} |",
                 contest.probe,
                 ours / theirs,
                 contest.goal,

@@ -24,6 +24,8 @@ pub struct Program {
 #[derive(Clone, Copy)]
 pub struct Costs {
     pub empty: f64,
+    /// Of a program that reads the clock and does nothing else.
+    pub clock: f64,
     pub ours: Option<f64>,
     pub peer: Option<f64>,
 }
@@ -37,7 +39,11 @@ pub struct Sides {
     peer: Peer,
     /// At each of our tracepoints: attached before the others, and after them.
     empty: Vec<(&'static str, [EmptyProbe; 2])>,
+    /// At each of our tracepoints, attached between the others and the last empty ones.
+    clock: Vec<(&'static str, EmptyProbe)>,
 }
+
+type Load = fn(&str, &HostTypes) -> Result<EmptyProbe>;
 
 /// Counters by tracepoint.
 type Counters = BTreeMap<String, ProgStats>;
@@ -47,6 +53,7 @@ pub struct Reading {
     ours: Counters,
     peer: Counters,
     empty: [Counters; 2],
+    clock: Counters,
 }
 
 impl Sides {
@@ -59,7 +66,12 @@ impl Sides {
         types: &HostTypes,
     ) -> Result<Self> {
         // Attached before all others, these pay for the kernel's own code that runs before any program.
-        let first = empties(&all_hooks(probe), types)?;
+        let hooks = all_hooks(probe);
+        let at_all = |load: Load| -> Result<Vec<_>> {
+            let at = |hook: &&'static str| Ok((*hook, load(hook, types)?));
+            hooks.iter().map(at).collect()
+        };
+        let first = at_all(EmptyProbe::at_tracepoint)?;
         let start = || {
             Measurement::start(
                 &Target::parse(probe.name)?,
@@ -76,13 +88,19 @@ impl Sides {
             let peer = Peer::start(peer, needed)?;
             (start()?, peer)
         };
-        let last = empties(&all_hooks(probe), types)?;
+        let clock = at_all(EmptyProbe::clock_at_tracepoint)?;
+        let last = at_all(EmptyProbe::at_tracepoint)?;
         let empty = first
             .into_iter()
             .zip(last)
             .map(|((hook, first), (_, last))| (hook, [first, last]))
             .collect();
-        Ok(Self { ours, peer, empty })
+        Ok(Self {
+            ours,
+            peer,
+            empty,
+            clock,
+        })
     }
 
     pub fn read(&self) -> Result<Reading> {
@@ -98,11 +116,15 @@ impl Sides {
                 .map(|(hook, pair)| Ok(((*hook).to_owned(), pair[place].stats()?)))
                 .collect()
         };
+        let clock = |(hook, probe): &(&'static str, EmptyProbe)| -> Result<_> {
+            Ok(((*hook).to_owned(), probe.stats()?))
+        };
         let peer = self.peer.programs()?;
         Ok(Reading {
             ours,
             peer: peer.into_iter().map(|it| (it.hook, it.stats)).collect(),
             empty: [empty(0)?, empty(1)?],
+            clock: self.clock.iter().map(clock).collect::<Result<_>>()?,
         })
     }
 }
@@ -124,16 +146,6 @@ fn hook_of(probe: &'static Probe, program: &str) -> Option<&'static str> {
         .and_then(|hook| hook.symbols.first().copied())
 }
 
-fn empties(
-    hooks: &BTreeSet<&'static str>,
-    types: &HostTypes,
-) -> Result<Vec<(&'static str, EmptyProbe)>> {
-    hooks
-        .iter()
-        .map(|hook| Ok((*hook, EmptyProbe::at_tracepoint(hook, types)?)))
-        .collect()
-}
-
 /// Mean costs of the runs between two readings.
 pub fn between(before: &Reading, after: &Reading) -> Table {
     let mut table = Table::new();
@@ -144,11 +156,16 @@ pub fn between(before: &Reading, after: &Reading) -> Table {
             let ns = after.run_time_ns - before.run_time_ns;
             (runs >= RUNS).then(|| ns as f64 / runs as f64)
         };
-        let (Some(first), Some(last)) = (mean(|it| &it.empty[0]), mean(|it| &it.empty[1])) else {
+        let (Some(first), Some(last), Some(clock)) = (
+            mean(|it| &it.empty[0]),
+            mean(|it| &it.empty[1]),
+            mean(|it| &it.clock),
+        ) else {
             continue;
         };
         let costs = Costs {
             empty: (first + last) / 2.0,
+            clock,
             ours: mean(|it| &it.ours),
             peer: mean(|it| &it.peer),
         };

@@ -47,7 +47,19 @@ impl EmptyProbe {
     /// # Errors
     /// The kernel's reason.
     pub fn at_tracepoint(symbol: &str, types: &HostTypes) -> anyhow::Result<Self> {
-        let program = "tp_btf_empty".to_owned();
+        Self::named_at_tracepoint("tp_btf_empty", symbol, types)
+    }
+
+    /// As [`Self::at_tracepoint`], with a program that reads the clock and does nothing else.
+    ///
+    /// # Errors
+    /// The kernel's reason.
+    pub fn clock_at_tracepoint(symbol: &str, types: &HostTypes) -> anyhow::Result<Self> {
+        Self::named_at_tracepoint("tp_btf_clock", symbol, types)
+    }
+
+    fn named_at_tracepoint(name: &str, symbol: &str, types: &HostTypes) -> anyhow::Result<Self> {
+        let program = name.to_owned();
         let mut ebpf =
             loader::load(OBJECT, &Given::default()).context("failed to load the empty object")?;
         let loaded: &mut BtfTracePoint = ebpf

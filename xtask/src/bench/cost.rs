@@ -10,7 +10,9 @@ Time of iolag's programs and of those of libbpf-tools that answer the same quest
 and see the same load: direct random reads of 4 KiB by fio, one after the other, for requests; two threads that wake
 each other through pipes, and four that wait for timers, for switches; fio's reads and the four for interrupts. Who was
 attached first runs first, and pays for what both find in no cache, so each is it for seven rounds; shown is the mean of
-the two rounds with the median ratio. A cost per unit is the sum of one run at each of its tracepoints.
+the two rounds with the median ratio. A cost per unit is the sum of one run at each of its tracepoints. `of it the clock`
+is what programs cost that read the clock (`bpf_ktime_get_ns`) and do nothing else, once at each of these tracepoints: a
+latency cannot be had for less, and the peers pay it too.
 
 ";
 
