@@ -17,18 +17,45 @@ pub const NEAR: u64 = 1 << 35;
 
 /// The bucket that holds `value`, in `0..BUCKETS`.
 ///
-/// `leading_zeros` becomes a count of bits, without a branch. A search bit by bit has fewer instructions, but
-/// LLVM makes branches of it, and the verifier of 6.1 takes bounds that contradict each other on those that
-/// are never taken for a pointer gone wild.
+/// eBPF has no instruction that counts zeros, and `leading_zeros` becomes a count of bits: see `log2` for less. A search
+/// bit by bit is no way out: LLVM makes branches of it, and the verifier of 6.1 takes bounds that contradict each other on
+/// those that are never taken for a pointer gone wild.
 #[inline(always)]
 #[must_use]
 pub const fn index(value: u64) -> u32 {
     if value < SUB_BUCKETS as u64 {
         return value as u32;
     }
-    let exponent = 63 - value.leading_zeros();
+    let exponent = log2(value);
     let sub = (value >> (exponent - SUB_BITS)) as u32 & (SUB_BUCKETS - 1);
     ((exponent - SUB_BITS + 1) << SUB_BITS) + sub
+}
+
+/// A de Bruijn sequence: spreads the 64 values of `2^(n+1) - 1` over the 64 values of their products' top six bits.
+const SPREAD: u64 = 0x03f7_9d71_b4cb_0a89;
+
+/// `n` by those bits.
+static LOG2: [u8; 64] = {
+    let mut table = [0; 64];
+    let mut n = 0;
+    while n < 64 {
+        let ones = u64::MAX >> (63 - n);
+        table[(ones.wrapping_mul(SPREAD) >> 58) as usize] = n;
+        n += 1;
+    }
+    table
+};
+
+/// The place of the highest bit of `value`, which is not 0.
+#[inline(always)]
+const fn log2(value: u64) -> u32 {
+    let mut ones = value | value >> 1;
+    ones |= ones >> 2;
+    ones |= ones >> 4;
+    ones |= ones >> 8;
+    ones |= ones >> 16;
+    ones |= ones >> 32;
+    LOG2[(ones.wrapping_mul(SPREAD) >> 58) as usize] as u32
 }
 
 /// The smallest value of a bucket.
