@@ -8,13 +8,6 @@ use aya_ebpf::{
 
 use crate::structure::{has, read};
 
-macro_rules! offsets {
-    ($($name:ident)*) => { $(
-        #[unsafe(no_mangle)]
-        pub static $name: Global<u32> = Global::new(0);
-    )* };
-}
-
 offsets!(FILE_INODE INODE_SB SB_DEV SB_MAGIC DENTRY_SB TASK_FILES FILES_FDT FDT_FD FDT_MAX REGS_NUMBER
     REGS_FIRST TASK_STATUS CURRENT_TASK_BTF);
 

@@ -11,9 +11,11 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features, reason = "atomic addition without an answer")]
 
+#[macro_use]
+mod structure;
+
 mod enabled;
 mod measure;
-mod structure;
 mod tasks;
 
 use agent_common::{
@@ -29,7 +31,6 @@ use agent_common::{
 };
 use agent_ebpf as _;
 use aya_ebpf::{
-    Global,
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::{btf_tracepoint, map},
     maps::{Array, PerCpuArray},
@@ -44,13 +45,6 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 /// Histograms of a series.
 const METRICS: usize = COUNT;
-
-macro_rules! offsets {
-    ($($name:ident)*) => { $(
-        #[unsafe(no_mangle)]
-        static $name: Global<u32> = Global::new(0);
-    )* };
-}
 
 offsets!(TASK_PID TASK_STATE TASK_ON_CPU TASK_CGROUPS CGROUPS_DEFAULT CGROUP_KN KN_ID);
 

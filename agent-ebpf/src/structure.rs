@@ -4,6 +4,18 @@
 use agent_common::probes::ABSENT;
 use aya_ebpf::Global;
 
+/// Read-only globals that user space sets before the object is loaded: offsets of fields, mostly.
+#[allow(
+    unused_macros,
+    reason = "a module of each object, of which some have other globals"
+)]
+macro_rules! offsets {
+    ($($name:ident)*) => { $(
+        #[unsafe(no_mangle)]
+        pub static $name: aya_ebpf::Global<u32> = aya_ebpf::Global::new(0);
+    )* };
+}
+
 /// Whether this kernel has the field; a constant to the verifier, which drops the branch that is not taken.
 #[inline(always)]
 pub fn has(offset: &Global<u32>) -> bool {

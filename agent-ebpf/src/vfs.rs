@@ -6,11 +6,13 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features, reason = "atomic addition without an answer")]
 
+#[macro_use]
+mod structure;
+
 mod files;
 mod measure;
 mod registers;
 mod started;
-mod structure;
 
 use agent_common::{
     probes::{Field, Loss, vfs::op},

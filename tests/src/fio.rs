@@ -41,22 +41,10 @@ const OPTIONS: &[&str] = &[
 /// # Errors
 /// fio fails, or says something that is not its JSON.
 pub fn random_reads(mut fio: Command, file: &Path, runtime: Duration) -> Result<Latency> {
-    let output = fio
-        .args(OPTIONS)
+    fio.args(OPTIONS)
         .arg(format!("--filename={}", file.display()))
-        .arg(format!("--runtime={}", runtime.as_secs().max(1)))
-        .output()
-        .context("failed to run fio")?;
-    if !output.status.success() {
-        bail!(
-            "failed to run fio: {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-    }
-    let text = String::from_utf8(output.stdout)?;
-    let start = text.find('{').context("fio printed no JSON")?;
-    parse(&serde_json::from_str(&text[start..]).context("failed to read fio's JSON")?)
+        .arg(format!("--runtime={}", runtime.as_secs().max(1)));
+    parse(&report(fio)?)
 }
 
 /// Runs psync 4k direct I/O at queue depth 1, with what `fio` asks for besides, and returns fio's JSON.
@@ -64,11 +52,14 @@ pub fn random_reads(mut fio: Command, file: &Path, runtime: Duration) -> Result<
 /// # Errors
 /// fio fails, or says something that is not its JSON.
 pub fn psync_direct(mut fio: Command) -> Result<Value> {
-    let output = fio
-        .args(["--name=iolag", "--bs=4k", "--direct=1", "--ioengine=psync"])
-        .arg("--output-format=json")
-        .output()
-        .context("failed to run fio")?;
+    fio.args(["--name=iolag", "--bs=4k", "--direct=1", "--ioengine=psync"])
+        .arg("--output-format=json");
+    report(fio)
+}
+
+/// What fio reports in JSON, behind what else it prints.
+fn report(mut fio: Command) -> Result<Value> {
+    let output = fio.output().context("failed to run fio")?;
     if !output.status.success() {
         bail!(
             "failed to run fio: {}: {}",

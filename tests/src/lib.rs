@@ -1,10 +1,12 @@
 //! What the tests of iolag and its demo measure with: the program run from outside, and truths that
 //! it did not write: fio, and system calls timed by the caller.
 
+pub mod affinity;
 pub mod agent;
 pub mod demo;
 pub mod dump;
 pub mod fio;
+pub mod many_cgroups;
 pub mod memcg;
 pub mod programs;
 pub mod record;

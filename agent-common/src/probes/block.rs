@@ -1,6 +1,9 @@
 //! Requests of block devices, from the tracepoints at issue and completion.
 
-use super::{Constant, Field, Hook, KeyField, Kind, Metric, Part, Probe, Unit, Value, Variant};
+use super::{
+    Constant, Field, Hook, Metric, Part, Probe, Unit, Value, Variant,
+    shorthand::{key, on_request, optional, required, time, tracepoint},
+};
 use crate::catalogue::Backend;
 
 /// Places of the metrics.
@@ -22,20 +25,6 @@ pub mod op {
     pub const COUNT: u32 = 5;
 }
 
-const fn hook(
-    program: &'static str,
-    tracepoint: &'static [&'static str],
-    arguments: usize,
-) -> Hook {
-    Hook {
-        program,
-        kind: Kind::TpBtf,
-        symbols: tracepoint,
-        arguments: Some(arguments),
-        only_by: None,
-    }
-}
-
 const fn only_by(field: Field, hook: Hook) -> Hook {
     Hook {
         only_by: Some(field),
@@ -52,21 +41,15 @@ pub(super) const PROBE: Probe = Probe {
     name: "block",
     help: "requests of block devices: time in the queue, in the device and in total, and sizes",
     metrics: &[
-        Metric {
-            name: "queue",
-            unit: Unit::Nanoseconds,
-            help: "from the request's allocation to its last hand-over to the driver",
-        },
-        Metric {
-            name: "device",
-            unit: Unit::Nanoseconds,
-            help: "from the last hand-over to the driver to the request's completion",
-        },
-        Metric {
-            name: "total",
-            unit: Unit::Nanoseconds,
-            help: "from the request's allocation to its completion",
-        },
+        time(
+            "queue",
+            "from the request's allocation to its last hand-over to the driver",
+        ),
+        time(
+            "device",
+            "from the last hand-over to the driver to the request's completion",
+        ),
+        time("total", "from the request's allocation to its completion"),
         Metric {
             name: "size",
             unit: Unit::Bytes,
@@ -74,22 +57,10 @@ pub(super) const PROBE: Probe = Probe {
         },
     ],
     keys: &[
-        KeyField {
-            field: Field::Device,
-            default: true,
-        },
-        KeyField {
-            field: Field::Op,
-            default: true,
-        },
-        KeyField {
-            field: Field::Cgroup,
-            default: false,
-        },
-        KeyField {
-            field: Field::Comm,
-            default: false,
-        },
+        key(Field::Device),
+        key(Field::Op),
+        on_request(Field::Cgroup),
+        on_request(Field::Comm),
     ],
     ops: &["read", "write", "flush", "discard", "other"],
     parts: &[Part {
@@ -99,71 +70,47 @@ pub(super) const PROBE: Probe = Probe {
             Variant {
                 backend: Backend::Tp,
                 hooks: &[
-                    only_by(Field::Comm, hook("rq_insert", INSERT, 1)),
-                    hook("rq_issue", ISSUE, 1),
-                    hook("rq_requeue", REQUEUE, 1),
-                    hook("rq_complete", COMPLETE, 3),
+                    only_by(Field::Comm, tracepoint("rq_insert", INSERT, 1)),
+                    tracepoint("rq_issue", ISSUE, 1),
+                    tracepoint("rq_requeue", REQUEUE, 1),
+                    tracepoint("rq_complete", COMPLETE, 3),
                 ],
             },
             // Before 5.11 and 5.10.137 (a54895fa057c) the queue came first.
             Variant {
                 backend: Backend::Tp,
                 hooks: &[
-                    only_by(Field::Comm, hook("rq_insert_with_queue", INSERT, 2)),
-                    hook("rq_issue_with_queue", ISSUE, 2),
-                    hook("rq_requeue", REQUEUE, 2),
-                    hook("rq_complete", COMPLETE, 3),
+                    only_by(Field::Comm, tracepoint("rq_insert_with_queue", INSERT, 2)),
+                    tracepoint("rq_issue_with_queue", ISSUE, 2),
+                    tracepoint("rq_requeue", REQUEUE, 2),
+                    tracepoint("rq_complete", COMPLETE, 3),
                 ],
             },
         ],
     }],
     constants: &[
-        offset("RQ_START_NS", &[("request", "start_time_ns")]),
-        offset("RQ_IO_START_NS", &[("request", "io_start_time_ns")]),
-        offset("RQ_CMD_FLAGS", &[("request", "cmd_flags")]),
-        offset("RQ_FLAGS", &[("request", "rq_flags")]),
-        offset("RQ_DATA_LEN", &[("request", "__data_len")]),
-        offset("RQ_QUEUE", &[("request", "q")]),
-        offset("RQ_TAG", &[("request", "tag")]),
-        offset("RQ_INTERNAL_TAG", &[("request", "internal_tag")]),
-        Constant {
-            global: "RQ_DISK",
-            value: Value::Offset(&[("request", "rq_disk")]),
-        },
+        required("RQ_START_NS", &[("request", "start_time_ns")]),
+        required("RQ_IO_START_NS", &[("request", "io_start_time_ns")]),
+        required("RQ_CMD_FLAGS", &[("request", "cmd_flags")]),
+        required("RQ_FLAGS", &[("request", "rq_flags")]),
+        required("RQ_DATA_LEN", &[("request", "__data_len")]),
+        required("RQ_QUEUE", &[("request", "q")]),
+        required("RQ_TAG", &[("request", "tag")]),
+        required("RQ_INTERNAL_TAG", &[("request", "internal_tag")]),
+        optional("RQ_DISK", &[("request", "rq_disk")]),
         // Since 5.17 (f3fa33acca9f) only the queue knows the disk.
-        Constant {
-            global: "QUEUE_DISK",
-            value: Value::Offset(&[("request_queue", "disk")]),
-        },
-        offset("DISK_MAJOR", &[("gendisk", "major")]),
-        offset("DISK_MINOR", &[("gendisk", "first_minor")]),
-        offset("RQ_BIO", &[("request", "bio")]),
-        Constant {
-            global: "BIO_BLKG",
-            value: Value::Offset(&[("bio", "bi_blkg")]),
-        },
-        Constant {
-            global: "BLKG_BLKCG",
-            value: Value::Offset(&[("blkcg_gq", "blkcg")]),
-        },
-        Constant {
-            global: "BLKCG_CGROUP",
-            value: Value::Offset(&[("blkcg", "css.cgroup")]),
-        },
-        Constant {
-            global: "CGROUP_KN",
-            value: Value::Offset(&[("cgroup", "kn")]),
-        },
-        Constant {
-            global: "KN_ID",
-            value: Value::Offset(&[("kernfs_node", "id")]),
-        },
+        optional("QUEUE_DISK", &[("request_queue", "disk")]),
+        required("DISK_MAJOR", &[("gendisk", "major")]),
+        required("DISK_MINOR", &[("gendisk", "first_minor")]),
+        required("RQ_BIO", &[("request", "bio")]),
+        optional("BIO_BLKG", &[("bio", "bi_blkg")]),
+        optional("BLKG_BLKCG", &[("blkcg_gq", "blkcg")]),
+        optional("BLKCG_CGROUP", &[("blkcg", "css.cgroup")]),
+        optional("CGROUP_KN", &[("cgroup", "kn")]),
+        optional("KN_ID", &[("kernfs_node", "id")]),
         // Since 6.9 (06b23f92af87) the kernel's stamps are the time at which the submitter's plug was
         // opened, which for the last request of a batch is long ago: then we stamp the hand-over ourselves.
-        Constant {
-            global: "PLUG_TIME",
-            value: Value::Offset(&[("blk_plug", "cur_ktime")]),
-        },
+        optional("PLUG_TIME", &[("blk_plug", "cur_ktime")]),
         // A bit number; 1 << 4 until the flags became an enumeration (5f89154e8e9e).
         Constant {
             global: "FLUSH_SEQ_BIT",
@@ -171,10 +118,3 @@ pub(super) const PROBE: Probe = Probe {
         },
     ],
 };
-
-const fn offset(global: &'static str, paths: &'static [(&'static str, &'static str)]) -> Constant {
-    Constant {
-        global,
-        value: Value::RequiredOffset(paths),
-    }
-}

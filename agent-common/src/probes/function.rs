@@ -1,49 +1,26 @@
 //! Any kernel function by name: `fn:NAME`. Each function that is asked for is an object of its own.
 
 use super::{
-    ASKED_FOR, Constant, Field, Hook, KeyField, Kind, Metric, Part, Probe, Unit, Value, Variant,
+    ASKED_FOR, Field, Kind, Part, Probe, Variant,
+    shorthand::{
+        CURRENT_TASK_BTF, PROCESS_EXIT, TRAMPOLINE, hook, key, on_request, required, time,
+    },
 };
 use crate::catalogue::Backend;
 
-const fn hook(program: &'static str, kind: Kind) -> Hook {
-    Hook {
-        program,
-        kind,
-        symbols: &[ASKED_FOR],
-        arguments: None,
-        only_by: None,
-    }
-}
-
-const PROCESS_EXIT: Hook = Hook {
-    program: "process_exit",
-    kind: Kind::RawTp,
-    symbols: &["sched_process_exit"],
-    arguments: None,
-    only_by: None,
-};
+const FUNCTION: &[&str] = &[ASKED_FOR];
 
 pub(super) const PROBE: Probe = Probe {
     name: "fn",
     help: "time in any kernel function by its name: fn:NAME",
-    metrics: &[Metric {
-        name: "latency",
-        unit: Unit::Nanoseconds,
-        help: "from the function's entry to its return; of a call inside another, the outer's",
-    }],
+    metrics: &[time(
+        "latency",
+        "from the function's entry to its return; of a call inside another, the outer's",
+    )],
     keys: &[
-        KeyField {
-            field: Field::Function,
-            default: true,
-        },
-        KeyField {
-            field: Field::Cgroup,
-            default: false,
-        },
-        KeyField {
-            field: Field::Comm,
-            default: false,
-        },
+        key(Field::Function),
+        on_request(Field::Cgroup),
+        on_request(Field::Comm),
     ],
     ops: &[],
     parts: &[Part {
@@ -55,29 +32,23 @@ pub(super) const PROBE: Probe = Probe {
                 backend: Backend::Fentry,
                 hooks: &[
                     PROCESS_EXIT,
-                    hook("fexit_function", Kind::Fexit),
-                    hook("fentry_function", Kind::Fentry),
+                    hook("fexit_function", Kind::Fexit, FUNCTION),
+                    hook("fentry_function", Kind::Fentry, FUNCTION),
                 ],
             },
             Variant {
                 backend: Backend::Kprobe,
                 hooks: &[
                     PROCESS_EXIT,
-                    hook("kprobe_function", Kind::Kprobe),
-                    hook("kretprobe_function", Kind::Kretprobe),
+                    hook("kprobe_function", Kind::Kprobe, FUNCTION),
+                    hook("kretprobe_function", Kind::Kretprobe, FUNCTION),
                 ],
             },
         ],
     }],
     constants: &[
-        super::TRAMPOLINE,
-        Constant {
-            global: "TASK_STACK",
-            value: Value::RequiredOffset(&[("task_struct", "stack")]),
-        },
-        Constant {
-            global: "CURRENT_TASK_BTF",
-            value: Value::Enumerator("BPF_FUNC_get_current_task_btf", super::ABSENT),
-        },
+        TRAMPOLINE,
+        required("TASK_STACK", &[("task_struct", "stack")]),
+        CURRENT_TASK_BTF,
     ],
 };

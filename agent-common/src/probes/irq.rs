@@ -1,6 +1,9 @@
 //! Softirqs and interrupt handlers, from the tracepoints around them.
 
-use super::{Field, Hook, KeyField, Kind, Metric, Part, Probe, Unit, Variant};
+use super::{
+    Field, Part, Probe, Variant,
+    shorthand::{key, on_request, time, tracepoint},
+};
 use crate::catalogue::Backend;
 
 /// Places of the metrics.
@@ -22,48 +25,21 @@ pub const SOFTIRQS: [&str; 10] = [
     "HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU",
 ];
 
-const fn hook(program: &'static str, symbols: &'static [&'static str], count: usize) -> Hook {
-    Hook {
-        program,
-        kind: Kind::TpBtf,
-        symbols,
-        arguments: Some(count),
-        only_by: None,
-    }
-}
-
-const fn metric(name: &'static str, help: &'static str) -> Metric {
-    Metric {
-        name,
-        unit: Unit::Nanoseconds,
-        help,
-    }
-}
-
 pub(super) const PROBE: Probe = Probe {
     name: "irq",
     help: "softirqs from raise to entry and to exit, interrupt handlers from entry to exit",
     metrics: &[
-        metric(
+        time(
             "raise",
             "from the first raise of a softirq to the entry that serves it",
         ),
-        metric("softirq", "from a softirq's entry to its exit"),
-        metric(
+        time("softirq", "from a softirq's entry to its exit"),
+        time(
             "hardirq",
             "one handler of an interrupt; of a shared one each that is called",
         ),
     ],
-    keys: &[
-        KeyField {
-            field: Field::Vector,
-            default: true,
-        },
-        KeyField {
-            field: Field::Cpu,
-            default: false,
-        },
-    ],
+    keys: &[key(Field::Vector), on_request(Field::Cpu)],
     ops: &[],
     // Entries last, see agent-ebpf/src/irq.rs.
     parts: &[
@@ -73,9 +49,9 @@ pub(super) const PROBE: Probe = Probe {
             variants: &[Variant {
                 backend: Backend::Tp,
                 hooks: &[
-                    hook("softirq_leave", &["softirq_exit"], 1),
-                    hook("softirq_raise", &["softirq_raise"], 1),
-                    hook("softirq_enter", &["softirq_entry"], 1),
+                    tracepoint("softirq_leave", &["softirq_exit"], 1),
+                    tracepoint("softirq_raise", &["softirq_raise"], 1),
+                    tracepoint("softirq_enter", &["softirq_entry"], 1),
                 ],
             }],
         },
@@ -85,8 +61,8 @@ pub(super) const PROBE: Probe = Probe {
             variants: &[Variant {
                 backend: Backend::Tp,
                 hooks: &[
-                    hook("hardirq_leave", &["irq_handler_exit"], 3),
-                    hook("hardirq_enter", &["irq_handler_entry"], 2),
+                    tracepoint("hardirq_leave", &["irq_handler_exit"], 3),
+                    tracepoint("hardirq_enter", &["irq_handler_entry"], 2),
                 ],
             }],
         },

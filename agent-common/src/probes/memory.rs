@@ -1,7 +1,8 @@
 //! Memory that ran short: OOM kills, reclaim in the caller's own time, major page faults.
 
 use super::{
-    ABSENT, Constant, Field, Hook, KeyField, Kind, Metric, Part, Probe, Unit, Value, Variant,
+    ABSENT, Constant, Field, Hook, Kind, Metric, Part, Probe, Unit, Value, Variant,
+    shorthand::{hook, on_request, optional, required, time, tracepoint},
 };
 use crate::catalogue::Backend;
 
@@ -14,33 +15,13 @@ pub mod metric {
     pub const COUNT: usize = 4;
 }
 
-const fn hook(
-    program: &'static str,
-    kind: Kind,
-    symbols: &'static [&'static str],
-    arguments: Option<usize>,
-) -> Hook {
-    Hook {
-        program,
-        kind,
-        symbols,
-        arguments,
-        only_by: None,
-    }
-}
-
-const SIGNAL: Hook = hook(
-    "signal_generate",
-    Kind::TpBtf,
-    &["signal_generate"],
-    Some(5),
-);
+const SIGNAL: Hook = tracepoint("signal_generate", &["signal_generate"], 5);
 const MARK: &[&str] = &["mark_victim"];
 const OOM_KILL_PROCESS: &[&str] = &["oom_kill_process"];
 
 /// Programs at tracepoints of which no argument is read.
 const fn plain(program: &'static str, tracepoint: &'static [&'static str]) -> Hook {
-    hook(program, Kind::TpBtf, tracepoint, None)
+    hook(program, Kind::TpBtf, tracepoint)
 }
 
 /// Its name, for who needs this very probe.
@@ -55,32 +36,21 @@ pub const PROBE: Probe = Probe {
             unit: Unit::Bytes,
             help: "processes killed for want of memory, by the memory that each held (anonymous, file and shared)",
         },
-        Metric {
-            name: "direct_reclaim",
-            unit: Unit::Nanoseconds,
-            help: "time that a task spent freeing pages before it got its own",
-        },
-        Metric {
-            name: "memcg_reclaim",
-            unit: Unit::Nanoseconds,
-            help: "time that a task spent freeing pages of a cgroup at its limit",
-        },
+        time(
+            "direct_reclaim",
+            "time that a task spent freeing pages before it got its own",
+        ),
+        time(
+            "memcg_reclaim",
+            "time that a task spent freeing pages of a cgroup at its limit",
+        ),
         Metric {
             name: "major_fault",
             unit: Unit::Count,
             help: "page faults that had to wait for a device",
         },
     ],
-    keys: &[
-        KeyField {
-            field: Field::Cgroup,
-            default: false,
-        },
-        KeyField {
-            field: Field::Comm,
-            default: false,
-        },
-    ],
+    keys: &[on_request(Field::Cgroup), on_request(Field::Comm)],
     ops: &[],
     parts: &[
         Part {
@@ -89,12 +59,12 @@ pub const PROBE: Probe = Probe {
             variants: &[
                 Variant {
                     backend: Backend::Tp,
-                    hooks: &[SIGNAL, hook("mark_victim", Kind::TpBtf, MARK, Some(2))],
+                    hooks: &[SIGNAL, tracepoint("mark_victim", MARK, 2)],
                 },
                 // Before 72ba14deb40a (6.9, and stable kernels that took it) it had the PID only.
                 Variant {
                     backend: Backend::Tp,
-                    hooks: &[SIGNAL, hook("mark_victim_pid", Kind::TpBtf, MARK, Some(1))],
+                    hooks: &[SIGNAL, tracepoint("mark_victim_pid", MARK, 1)],
                 },
             ],
         },
@@ -104,11 +74,11 @@ pub const PROBE: Probe = Probe {
             variants: &[
                 Variant {
                     backend: Backend::Fentry,
-                    hooks: &[hook("oom_fentry", Kind::Fentry, OOM_KILL_PROCESS, None)],
+                    hooks: &[hook("oom_fentry", Kind::Fentry, OOM_KILL_PROCESS)],
                 },
                 Variant {
                     backend: Backend::Kprobe,
-                    hooks: &[hook("oom_kprobe", Kind::Kprobe, OOM_KILL_PROCESS, None)],
+                    hooks: &[hook("oom_kprobe", Kind::Kprobe, OOM_KILL_PROCESS)],
                 },
             ],
         },
@@ -139,7 +109,7 @@ pub const PROBE: Probe = Probe {
             required: false,
             variants: &[Variant {
                 backend: Backend::Tp,
-                hooks: &[hook("major_fault", Kind::MajorFaults, &[], None)],
+                hooks: &[hook("major_fault", Kind::MajorFaults, &[])],
             }],
         },
     ],
@@ -202,23 +172,3 @@ pub const PROBE: Probe = Probe {
         optional("MEMCG_CGROUP", &[("mem_cgroup", "css.cgroup")]),
     ],
 };
-
-const fn required(
-    global: &'static str,
-    paths: &'static [(&'static str, &'static str)],
-) -> Constant {
-    Constant {
-        global,
-        value: Value::RequiredOffset(paths),
-    }
-}
-
-const fn optional(
-    global: &'static str,
-    paths: &'static [(&'static str, &'static str)],
-) -> Constant {
-    Constant {
-        global,
-        value: Value::Offset(paths),
-    }
-}

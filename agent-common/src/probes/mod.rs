@@ -8,6 +8,7 @@ mod function;
 pub mod irq;
 pub mod memory;
 pub mod sched;
+mod shorthand;
 pub mod vfs;
 
 use crate::catalogue::Backend;
@@ -144,17 +145,6 @@ impl Probe {
             .any(|hook| hook.symbols.contains(&ASKED_FOR))
     }
 }
-
-/// Where functions return to whose return a kretprobe watches, for `agent-ebpf/src/registers.rs`. Renamed
-/// in 5.16 (adf8a61a940c) and with rethook in 5.18 (f3a112c0c40d).
-const TRAMPOLINE: Constant = Constant {
-    global: "TRAMPOLINE",
-    value: Value::KprobeSymbol(&[
-        "arch_rethook_trampoline",
-        "__kretprobe_trampoline",
-        "kretprobe_trampoline",
-    ]),
-};
 
 /// A program of the object, and where it goes.
 #[derive(Debug)]

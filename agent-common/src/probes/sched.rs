@@ -1,6 +1,9 @@
 //! The scheduler: waits for a CPU, time on it and off it, from the tracepoints at wake-up and switch.
 
-use super::{Constant, Field, Hook, KeyField, Kind, Metric, Part, Probe, Unit, Value, Variant};
+use super::{
+    Field, Hook, Part, Probe, Variant,
+    shorthand::{key, on_request, optional, required, time, tracepoint},
+};
 use crate::catalogue::Backend;
 
 /// Places of the metrics.
@@ -58,71 +61,32 @@ pub const DEAD: u32 = 2;
 
 const _: () = assert!(size_of::<Task>() == 64);
 
-const fn hook(program: &'static str, tracepoint: &'static [&'static str], count: usize) -> Hook {
-    Hook {
-        program,
-        kind: Kind::TpBtf,
-        symbols: tracepoint,
-        arguments: Some(count),
-        only_by: None,
-    }
-}
-
-const WAKEUP: Hook = hook("task_wakeup", &["sched_wakeup"], 1);
-const WAKEUP_NEW: Hook = hook("task_wakeup_new", &["sched_wakeup_new"], 1);
-
-const fn metric(name: &'static str, help: &'static str) -> Metric {
-    Metric {
-        name,
-        unit: Unit::Nanoseconds,
-        help,
-    }
-}
-
-const fn key(field: Field, default: bool) -> KeyField {
-    KeyField { field, default }
-}
-
-const fn offset(global: &'static str, paths: &'static [(&'static str, &'static str)]) -> Constant {
-    Constant {
-        global,
-        value: Value::RequiredOffset(paths),
-    }
-}
-
-const fn optional(
-    global: &'static str,
-    paths: &'static [(&'static str, &'static str)],
-) -> Constant {
-    Constant {
-        global,
-        value: Value::Offset(paths),
-    }
-}
+const WAKEUP: Hook = tracepoint("task_wakeup", &["sched_wakeup"], 1);
+const WAKEUP_NEW: Hook = tracepoint("task_wakeup_new", &["sched_wakeup_new"], 1);
 
 pub(super) const PROBE: Probe = Probe {
     name: "sched",
     help: "tasks: waits for a CPU, time on it and off it, voluntary and involuntary switches",
     metrics: &[
-        metric(
+        time(
             "runqueue",
             "from wake-up, or from having to leave a CPU (involuntary), to running",
         ),
-        metric(
+        time(
             "oncpu",
             "from being switched in to being switched out; its count by op is that of switches",
         ),
-        metric(
+        time(
             "offcpu",
             "from leaving a CPU to sleep to running again, the wait for a CPU included",
         ),
-        metric("idle", "stretches in which a CPU had nothing to run"),
+        time("idle", "stretches in which a CPU had nothing to run"),
     ],
     keys: &[
-        key(Field::Op, true),
-        key(Field::Cpu, false),
-        key(Field::Cgroup, false),
-        key(Field::Comm, false),
+        key(Field::Op),
+        on_request(Field::Cpu),
+        on_request(Field::Cgroup),
+        on_request(Field::Comm),
     ],
     ops: &["voluntary", "involuntary", "idle"],
     parts: &[Part {
@@ -134,7 +98,7 @@ pub(super) const PROBE: Probe = Probe {
                 hooks: &[
                     WAKEUP,
                     WAKEUP_NEW,
-                    hook("task_switch", &["sched_switch"], 4),
+                    tracepoint("task_switch", &["sched_switch"], 4),
                 ],
             },
             // Until 5.18 (fa2c3254d7cf) the task's state was no argument. We read it from the task, where
@@ -144,19 +108,19 @@ pub(super) const PROBE: Probe = Probe {
                 hooks: &[
                     WAKEUP,
                     WAKEUP_NEW,
-                    hook("task_switch", &["sched_switch"], 3),
+                    tracepoint("task_switch", &["sched_switch"], 3),
                 ],
             },
         ],
     }],
     constants: &[
-        offset("TASK_PID", &[("task_struct", "pid")]),
+        required("TASK_PID", &[("task_struct", "pid")]),
         // Renamed in 5.14 (2f064a59a11f).
-        offset(
+        required(
             "TASK_STATE",
             &[("task_struct", "__state"), ("task_struct", "state")],
         ),
-        offset("TASK_COMM", &[("task_struct", "comm")]),
+        required("TASK_COMM", &[("task_struct", "comm")]),
         // A kernel for one CPU may have none.
         optional("TASK_ON_CPU", &[("task_struct", "on_cpu")]),
         optional("TASK_CGROUPS", &[("task_struct", "cgroups")]),

@@ -3,7 +3,13 @@
 //! The functions see every caller (system calls, the kernel's own, `io_uring` where it passes them); `tp`
 //! sees the 64-bit system calls of `crate::syscalls` only.
 
-use super::{Constant, Field, Hook, KeyField, Kind, Metric, Part, Probe, Unit, Value, Variant};
+use super::{
+    Field, Kind, Part, Probe, Variant,
+    shorthand::{
+        CURRENT_TASK_BTF, PROCESS_EXIT, TRAMPOLINE, hook, key, on_request, optional, required,
+        time, tracepoint,
+    },
+};
 use crate::catalogue::Backend;
 
 /// Places of the operations in `ops`.
@@ -13,26 +19,6 @@ pub mod op {
     pub const OPEN: u32 = 2;
     pub const FSYNC: u32 = 3;
     pub const LOOKUP: u32 = 4;
-}
-
-const fn hook(program: &'static str, kind: Kind, symbols: &'static [&'static str]) -> Hook {
-    Hook {
-        program,
-        kind,
-        symbols,
-        arguments: None,
-        only_by: None,
-    }
-}
-
-const fn syscall_hook(program: &'static str, tracepoint: &'static [&'static str]) -> Hook {
-    Hook {
-        program,
-        kind: Kind::TpBtf,
-        symbols: tracepoint,
-        arguments: Some(2),
-        only_by: None,
-    }
 }
 
 const READ: &[&str] = &["vfs_read"];
@@ -47,41 +33,22 @@ const SYS_FDATASYNC: &[&str] = &["__x64_sys_fdatasync", "__arm64_sys_fdatasync"]
 /// Static both; which of them is not inlined depends on the kernel.
 const LOOKUP: &[&str] = &["lookup_slow", "__lookup_slow"];
 
-/// What a task leaves behind that dies inside an operation.
-const PROCESS_EXIT: Hook = hook("process_exit", Kind::RawTp, &["sched_process_exit"]);
-
 // Ends are attached before starts: a start whose end is not yet watched would never end. Of kprobes, the other
 // way round: what was attached last runs first, and a kprobe can tell whether a kretprobe watches the call
 // only after that has set itself up (`agent-ebpf/src/registers.rs`).
 pub(super) const PROBE: Probe = Probe {
     name: "vfs",
     help: "time in read, write, open, fsync and in lookups that miss the dentry cache",
-    metrics: &[Metric {
-        name: "latency",
-        unit: Unit::Nanoseconds,
-        help: "from the operation's entry to its return; of one inside another of its kind, the outer's",
-    }],
+    metrics: &[time(
+        "latency",
+        "from the operation's entry to its return; of one inside another of its kind, the outer's",
+    )],
     keys: &[
-        KeyField {
-            field: Field::Op,
-            default: true,
-        },
-        KeyField {
-            field: Field::Fs,
-            default: true,
-        },
-        KeyField {
-            field: Field::Device,
-            default: true,
-        },
-        KeyField {
-            field: Field::Cgroup,
-            default: false,
-        },
-        KeyField {
-            field: Field::Comm,
-            default: false,
-        },
+        key(Field::Op),
+        key(Field::Fs),
+        key(Field::Device),
+        on_request(Field::Cgroup),
+        on_request(Field::Comm),
     ],
     ops: &["read", "write", "open", "fsync", "lookup"],
     parts: &[
@@ -129,8 +96,8 @@ pub(super) const PROBE: Probe = Probe {
                     backend: Backend::Tp,
                     hooks: &[
                         PROCESS_EXIT,
-                        syscall_hook("sys_exit", &["sys_exit"]),
-                        syscall_hook("sys_enter", &["sys_enter"]),
+                        tracepoint("sys_exit", &["sys_exit"], 2),
+                        tracepoint("sys_enter", &["sys_enter"], 2),
                     ],
                 },
             ],
@@ -157,37 +124,23 @@ pub(super) const PROBE: Probe = Probe {
         },
     ],
     constants: &[
-        super::TRAMPOLINE,
-        offset("FILE_INODE", &[("file", "f_inode")]),
-        offset("INODE_SB", &[("inode", "i_sb")]),
-        offset("SB_DEV", &[("super_block", "s_dev")]),
-        offset("SB_MAGIC", &[("super_block", "s_magic")]),
-        offset("DENTRY_SB", &[("dentry", "d_sb")]),
-        offset("TASK_FILES", &[("task_struct", "files")]),
-        offset("FILES_FDT", &[("files_struct", "fdt")]),
-        offset("FDT_FD", &[("fdtable", "fd")]),
-        offset("FDT_MAX", &[("fdtable", "max_fds")]),
-        offset(
+        TRAMPOLINE,
+        required("FILE_INODE", &[("file", "f_inode")]),
+        required("INODE_SB", &[("inode", "i_sb")]),
+        required("SB_DEV", &[("super_block", "s_dev")]),
+        required("SB_MAGIC", &[("super_block", "s_magic")]),
+        required("DENTRY_SB", &[("dentry", "d_sb")]),
+        required("TASK_FILES", &[("task_struct", "files")]),
+        required("FILES_FDT", &[("files_struct", "fdt")]),
+        required("FDT_FD", &[("fdtable", "fd")]),
+        required("FDT_MAX", &[("fdtable", "max_fds")]),
+        required(
             "REGS_NUMBER",
             &[("pt_regs", "orig_ax"), ("pt_regs", "syscallno")],
         ),
-        offset("REGS_FIRST", &[("pt_regs", "di"), ("pt_regs", "orig_x0")]),
+        required("REGS_FIRST", &[("pt_regs", "di"), ("pt_regs", "orig_x0")]),
         // x86 marks 32-bit system calls there; absent elsewhere.
-        Constant {
-            global: "TASK_STATUS",
-            value: Value::Offset(&[("task_struct", "thread_info.status")]),
-        },
-        // The number of the helper, since 5.11 (3ca1032ab7ab): whether there is one.
-        Constant {
-            global: "CURRENT_TASK_BTF",
-            value: Value::Enumerator("BPF_FUNC_get_current_task_btf", super::ABSENT),
-        },
+        optional("TASK_STATUS", &[("task_struct", "thread_info.status")]),
+        CURRENT_TASK_BTF,
     ],
 };
-
-const fn offset(global: &'static str, paths: &'static [(&'static str, &'static str)]) -> Constant {
-    Constant {
-        global,
-        value: Value::RequiredOffset(paths),
-    }
-}

@@ -90,6 +90,11 @@ fn anchor_6_vfs_books_balance_when_tasks_die_inside() {
 }
 
 #[test]
+fn vfs_loses_nothing_with_ten_thousand_cgroups() {
+    check(|place| vfs::ten_thousand_cgroups_lose_nothing(place, "tp"));
+}
+
+#[test]
 fn vfs_operations_older_than_the_probe_are_no_loss() {
     check(|place| vfs::operations_older_than_the_probe_are_no_loss(place, "tp"));
 }
@@ -133,8 +138,8 @@ fn major_faults_are_as_many_as_getrusage_says() {
 }
 
 #[test]
-fn sched_switches_lie_between_two_readings_of_ctxt() {
-    check(sched::switches_lie_between_two_readings_of_ctxt);
+fn anchor_4_sched_switches_lie_between_two_readings_of_ctxt() {
+    check(sched::anchor_4_switches_lie_between_two_readings_of_ctxt);
 }
 
 #[test]
@@ -143,18 +148,23 @@ fn sched_waits_agree_with_schedstat() {
 }
 
 #[test]
-fn sched_waits_belong_to_the_task_that_waited() {
-    check(sched::waits_belong_to_the_task_that_waited);
+fn anchor_5_sched_waits_belong_to_the_task_that_waited() {
+    check(sched::anchor_5_waits_belong_to_the_task_that_waited);
 }
 
 #[test]
-fn sched_tasks_that_are_gone_leave_nothing() {
-    check(sched::tasks_that_are_gone_leave_nothing);
+fn anchors_6_and_11_sched_tasks_that_are_gone_leave_nothing() {
+    check(sched::anchors_6_and_11_tasks_that_are_gone_leave_nothing);
 }
 
 #[test]
 fn irq_softirqs_lie_between_two_readings_of_proc() {
     check(irq::softirqs_lie_between_two_readings_of_proc);
+}
+
+#[test]
+fn anchor_7_softirqs_inside_a_program_are_seen() {
+    check(irq::anchor_7_softirqs_inside_a_program_are_seen);
 }
 
 #[test]

@@ -60,6 +60,7 @@ pub const TESTS: &[Test] = &[
     thorough("truth-memory-faults", truth::memory_faults),
     quick("truth-irq-softirqs", truth::irq_softirqs),
     thorough("truth-irq-interrupts", truth::irq_interrupts),
+    thorough("truth-irq-anchor-7", truth::irq_anchor_7),
     thorough("truth-irq-offline", truth::irq_offline),
     thorough("truth-sched-switches", truth::sched_switches),
     quick("truth-sched-schedstat", truth::sched_schedstat),

@@ -87,6 +87,7 @@ fn vfs_books_through(backend: &str) -> Result<()> {
         &[
             vfs::operations_older_than_the_probe_are_no_loss,
             vfs::anchor_6_books_balance_when_tasks_die_inside,
+            vfs::ten_thousand_cgroups_lose_nothing,
             vfs::delays_attached_later_show_at_tracepoints_only,
         ],
         backend,
@@ -121,7 +122,7 @@ pub fn memory_oom_alone() -> Result<()> {
 }
 
 pub fn sched_switches() -> Result<()> {
-    run(&sched::switches_lie_between_two_readings_of_ctxt)
+    run(&sched::anchor_4_switches_lie_between_two_readings_of_ctxt)
 }
 
 pub fn sched_schedstat() -> Result<()> {
@@ -129,11 +130,11 @@ pub fn sched_schedstat() -> Result<()> {
 }
 
 pub fn sched_owner() -> Result<()> {
-    run(&sched::waits_belong_to_the_task_that_waited)
+    run(&sched::anchor_5_waits_belong_to_the_task_that_waited)
 }
 
 pub fn sched_tasks() -> Result<()> {
-    run(&sched::tasks_that_are_gone_leave_nothing)
+    run(&sched::anchors_6_and_11_tasks_that_are_gone_leave_nothing)
 }
 
 pub fn sched_offline() -> Result<()> {
@@ -146,6 +147,10 @@ pub fn irq_softirqs() -> Result<()> {
 
 pub fn irq_interrupts() -> Result<()> {
     run(&irq::interrupts_lie_between_two_readings_of_proc)
+}
+
+pub fn irq_anchor_7() -> Result<()> {
+    run(&irq::anchor_7_softirqs_inside_a_program_are_seen)
 }
 
 pub fn irq_offline() -> Result<()> {

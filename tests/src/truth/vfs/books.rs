@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 
-use super::{super::Place, agent, no_losses};
-use crate::dump::Dump;
+use super::{super::Place, agent, calls::as_command, no_losses};
+use crate::{dump::Dump, many_cgroups::ManyCgroups};
 
 /// Processes forked into a blocking read, without another program that a small machine may lack.
 struct Blocked(Vec<libc::pid_t>);
@@ -184,4 +184,53 @@ pub fn operations_older_than_the_probe_are_no_loss(place: &Place<'_>, backend: &
         "they are not in the books"
     );
     no_losses(&dump)
+}
+
+/// More cgroups than there is room for: those that found none are counted as `other`, and when all are gone the rest
+/// still stands.
+///
+/// # Errors
+/// An operation is missing.
+pub fn ten_thousand_cgroups_lose_nothing(place: &Place<'_>, backend: &str) -> Result<()> {
+    const COMM: &str = "iolag-cgroups";
+    const KEYS: &str = "op,comm,cgroup";
+    let count = if place.emulated { 2_000 } else { 10_000 };
+    let agent = agent(place, backend, KEYS)?;
+    let cgroups = ManyCgroups::new("iolag-many", count)?;
+    as_command(COMM, || cgroups.write_in_each())?;
+    let look = || -> Result<(u64, u64)> {
+        let dump = agent.dump("vfs", &["--by", KEYS])?;
+        let series = dump.series(&[("comm", COMM), ("op", "write")]).len() as u64;
+        let named = dump
+            .sum(&[("comm", COMM), ("op", "write")], "latency")
+            .count;
+        let other = dump.ledger("other")?;
+        println!("{named} writes in {series} series, {other} operations found no room");
+        ensure!(
+            series > 500 && named == series,
+            "{named} writes in {series} series"
+        );
+        ensure!(
+            named + other >= count as u64,
+            "{named} and {other} of {count}"
+        );
+        ensure!(
+            dump.0["complete"] == false,
+            "the dump says that it is complete"
+        );
+        let rest: u64 = ["lost", "overflowed", "negative"]
+            .iter()
+            .map(|name| dump.ledger(name))
+            .sum::<Result<_>>()?;
+        ensure!(rest == 0, "the ledger has losses: {}", dump.0["ledger"]);
+        Ok((series, named))
+    };
+    let before = look()?;
+    drop(cgroups);
+    let after = look()?;
+    ensure!(
+        before == after,
+        "{before:?} while they were there, {after:?} after"
+    );
+    Ok(())
 }

@@ -13,6 +13,7 @@ use self::calls::{Target, as_command};
 pub use self::{
     books::{
         anchor_6_books_balance_when_tasks_die_inside, operations_older_than_the_probe_are_no_loss,
+        ten_thousand_cgroups_lose_nothing,
     },
     oracle::{
         delays_attached_later_show_at_tracepoints_only, injected_delays_show_and_nowhere_else,
