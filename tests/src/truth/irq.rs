@@ -157,7 +157,7 @@ fn softirqs_of(cpu: usize) -> Result<u64> {
 /// Softirqs of that CPU, counted by the kernel meanwhile, were not seen.
 pub fn anchor_7_softirqs_inside_a_program_are_seen(place: &Place<'_>) -> Result<()> {
     const DELAY: Duration = Duration::from_millis(5);
-    const LENGTH: Duration = Duration::from_millis(1500);
+    const LENGTH: Duration = Duration::from_secs(3);
     let cpu = *affinity::cpus().last().context("no CPU")?;
     let label = cpu.to_string();
     let agent = Agent::start(place.program, &[])?;
