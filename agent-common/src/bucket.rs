@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_power_of_two_and_its_neighbours_lie_inside_their_bucket() {
+    fn anchor_10_every_power_of_two_and_its_neighbours_lie_inside_their_bucket() {
         for exponent in 0..64 {
             let power = 1u64 << exponent;
             for value in [power - 1, power, power.wrapping_add(1), power | power >> 1] {

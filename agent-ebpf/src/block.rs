@@ -45,8 +45,8 @@ use structure::{has, read};
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 offsets!(RQ_START_NS RQ_IO_START_NS RQ_CMD_FLAGS RQ_FLAGS RQ_DATA_LEN RQ_QUEUE RQ_DISK QUEUE_DISK
-    DISK_MAJOR DISK_MINOR RQ_BIO BIO_BLKG BLKG_BLKCG BLKCG_CGROUP CGROUP_KN KN_ID PLUG_TIME FLUSH_SEQ_BIT RQ_TAG
-    RQ_INTERNAL_TAG);
+    DISK_MAJOR DISK_MINOR RQ_BIO BIO_BLKG BLKG_BLKCG BLKCG_CGROUP CGROUP_KN KN_ID PLUG_TIME FLUSH_SEQ_BIT
+    RQ_STATE);
 
 /// Histograms of a series.
 const METRICS: usize = COUNT;
@@ -98,12 +98,26 @@ pub fn rq_insert_with_queue(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `TRACE_EVENT(block_rq_requeue, TP_PROTO(struct request *rq))`, or with the queue in front. No argument
-/// is read.
+/// The driver handed the request back: it will be issued again. One that the driver refused before it began with it
+/// (`MQ_RQ_IDLE`) was not issued.
+#[inline(always)]
+fn requeued(request: *const u8) {
+    if !has(&RQ_STATE) || read::<u32>(request, &RQ_STATE) != 0 {
+        measure::count_alone(Loss::Abandoned);
+    }
+}
+
+/// `TRACE_EVENT(block_rq_requeue, TP_PROTO(struct request *rq))`
 #[btf_tracepoint(function = "block_rq_requeue")]
-pub fn rq_requeue(_ctx: BtfTracePointContext) -> i32 {
-    // The driver handed the request back: it will be issued again.
-    measure::count_alone(Loss::Abandoned);
+pub fn rq_requeue(ctx: BtfTracePointContext) -> i32 {
+    requeued(ctx.arg(0));
+    0
+}
+
+/// `TP_PROTO(struct request_queue *q, struct request *rq)`, before 5.11 and 5.10.137
+#[btf_tracepoint(function = "block_rq_requeue")]
+pub fn rq_requeue_with_queue(ctx: BtfTracePointContext) -> i32 {
+    requeued(ctx.arg(1));
     0
 }
 

@@ -19,3 +19,17 @@ pub fn opaque(mut value: u64) -> u64 {
     unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) };
     value
 }
+
+/// `to - from`. The verifier lets nothing else be computed with a pointer typed by BTF.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+#[must_use]
+pub fn distance(to: *const u8, from: *const u8) -> u64 {
+    let mut distance = to as u64;
+    let from = from as u64;
+    // SAFETY: a subtraction of registers.
+    unsafe {
+        core::arch::asm!("{0} -= {1}", inout(reg) distance, in(reg) from, options(pure, nomem, nostack));
+    }
+    distance
+}

@@ -22,6 +22,13 @@ pub fn has(offset: &Global<u32>) -> bool {
     offset.load() != ABSENT
 }
 
+/// A number for an address, the same each time while the object is loaded: its distance to a global, which stays where
+/// it is.
+#[inline(always)]
+pub fn number(pointer: *const u8, fixed: &'static Global<u32>) -> u64 {
+    agent_ebpf::distance(pointer, (&raw const *fixed).cast())
+}
+
 /// Reads a part of a field, as [`read`].
 #[inline(always)]
 pub fn read_at<T: Copy>(structure: *const u8, offset: &Global<u32>, at: usize) -> T {

@@ -82,7 +82,7 @@ pub(super) const PROBE: Probe = Probe {
                 hooks: &[
                     only_by(Field::Comm, tracepoint("rq_insert_with_queue", INSERT, 2)),
                     tracepoint("rq_issue_with_queue", ISSUE, 2),
-                    tracepoint("rq_requeue", REQUEUE, 2),
+                    tracepoint("rq_requeue_with_queue", REQUEUE, 2),
                     tracepoint("rq_complete", COMPLETE, 3),
                 ],
             },
@@ -95,8 +95,7 @@ pub(super) const PROBE: Probe = Probe {
         required("RQ_FLAGS", &[("request", "rq_flags")]),
         required("RQ_DATA_LEN", &[("request", "__data_len")]),
         required("RQ_QUEUE", &[("request", "q")]),
-        required("RQ_TAG", &[("request", "tag")]),
-        required("RQ_INTERNAL_TAG", &[("request", "internal_tag")]),
+        optional("RQ_STATE", &[("request", "state")]),
         optional("RQ_DISK", &[("request", "rq_disk")]),
         // Since 5.17 (f3fa33acca9f) only the queue knows the disk.
         optional("QUEUE_DISK", &[("request_queue", "disk")]),

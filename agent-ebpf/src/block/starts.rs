@@ -8,8 +8,8 @@ use aya_ebpf::{
 };
 
 use crate::{
-    PLUG_TIME, RQ_INTERNAL_TAG, RQ_TAG, measure,
-    structure::{has, read},
+    PLUG_TIME, RQ_START_NS, measure,
+    structure::{has, number, read},
 };
 
 /// What is remembered of a request between issue and completion.
@@ -21,21 +21,28 @@ pub struct Start {
     pub issue_ns: u64,
 }
 
-/// Requests with the same tag that can be remembered at once: of other devices and hardware queues.
-const WAYS: usize = 8;
-/// `BLK_MQ_NO_TAG`
-const NO_TAG: u32 = u32::MAX;
+/// Requests of one set that can be remembered at once: they fill a cache line.
+const WAYS: usize = 4;
+/// log2 of the sets.
+const SET_BITS: u32 = 12;
 
-/// Tags told apart.
-const TAGS: u32 = 1024;
-
-/// By tag. Dense: a few tags are used again and again, so that this stays in the cache.
+/// By address of the request. The same few requests are used again and again, so that their sets stay in the cache.
 #[map]
-static STARTS: Array<[Start; WAYS]> = Array::with_max_entries(TAGS, 0);
+static STARTS: Array<[Start; WAYS]> = Array::with_max_entries(1 << SET_BITS, 0);
 
-/// Commands of the submitters, by tag and way.
+/// Whose request it is.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Submitter {
+    /// When it was allocated: a request that is merged into another goes without completion, and its address is then
+    /// another's.
+    start_ns: u64,
+    comm: [u8; 16],
+}
+
+/// By set and way.
 #[map]
-static COMMS: Array<[u8; 16]> = Array::with_max_entries(TAGS * WAYS as u32, 0);
+static SUBMITTERS: Array<Submitter> = Array::with_max_entries(WAYS as u32 * (1 << SET_BITS), 0);
 
 /// One entry: not 0 once a request came by that the kernel had not stamped at issue. User space sets it
 /// before, where it knows.
@@ -50,21 +57,31 @@ fn unstamped() -> bool {
         .is_some_and(|flag| unsafe { *flag } != 0)
 }
 
-/// The entry of a request, or a free one if `or_free`, with its place in `COMMS`.
+/// The set of a request. The multiplier is 2^64 divided by the golden ratio (Knuth's multiplicative hashing).
+#[inline(always)]
+fn set_of(request: *const u8) -> u32 {
+    (number(request, &RQ_START_NS).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SET_BITS)) as u32
+}
+
+/// The entry of a request, or a free one if `or_free`, with its place in `SUBMITTERS`.
 #[inline(always)]
 fn start(request: *const u8, or_free: bool) -> Option<(&'static mut Start, u32)> {
-    // With a scheduler the driver's tag comes and goes with each hand-over; the scheduler's stays.
-    let mut tag: u32 = read(request, &RQ_INTERNAL_TAG);
-    if tag == NO_TAG {
-        tag = read(request, &RQ_TAG);
-    }
-    let tag = tag & (TAGS - 1);
+    let set = set_of(request);
     // SAFETY: the kernel gave the pointer. A request is with one CPU at a time; two CPUs that take the same
     // free entry lose one start, which its completion finds out.
-    let ways = unsafe { &mut *STARTS.get_ptr_mut(tag)? };
-    for (way, start) in ways.iter_mut().enumerate() {
-        if start.request == request as u64 || (or_free && start.request == 0) {
-            return Some((start, tag * WAYS as u32 + way as u32));
+    let ways = unsafe { &mut *STARTS.get_ptr_mut(set)? };
+    // Its own first, which may stand behind one that is free.
+    for (way, start) in ways.iter().enumerate() {
+        if start.request == request as u64 {
+            return Some((&mut ways[way], set * WAYS as u32 + way as u32));
+        }
+    }
+    if !or_free {
+        return None;
+    }
+    for (way, start) in ways.iter().enumerate() {
+        if start.request == 0 {
+            return Some((&mut ways[way], set * WAYS as u32 + way as u32));
         }
     }
     None
@@ -78,16 +95,13 @@ pub fn remember(request: *const u8, issued: bool) {
         return;
     }
     let Some((start, place)) = start(request, true) else {
-        if !has(&PLUG_TIME) || measure::by(Field::Comm) {
-            measure::count(Loss::Lost);
-        }
-        // Else the kernel's own stamp has to do.
+        measure::count(Loss::Lost);
         return;
     };
     let new = start.request == 0;
     start.request = request as u64;
-    if measure::by(Field::Comm) && new {
-        remember_comm(place);
+    if measure::by(Field::Comm) {
+        remember_submitter(place, read(request, &RQ_START_NS));
     }
     if stamp {
         // SAFETY: a helper without arguments.
@@ -100,24 +114,33 @@ pub fn remember(request: *const u8, issued: bool) {
 /// Whoever inserts or issues the request first: mostly who submitted it. A kworker is named too where the
 /// block layer ran the queue in its own thread.
 #[inline(always)]
-fn remember_comm(place: u32) {
-    if let (Some(entry), Ok(comm)) = (COMMS.get_ptr_mut(place), bpf_get_current_comm()) {
-        // SAFETY: the kernel gave the pointer; the entry goes with the request's in `STARTS`.
-        unsafe { *entry = comm };
+fn remember_submitter(place: u32, start_ns: u64) {
+    let Some(entry) = SUBMITTERS.get_ptr_mut(place) else {
+        return;
+    };
+    // SAFETY: the kernel gave the pointer; the entry goes with the request's in `STARTS`.
+    let entry = unsafe { &mut *entry };
+    if entry.start_ns != start_ns
+        && let Ok(comm) = bpf_get_current_comm()
+    {
+        *entry = Submitter { start_ns, comm };
     }
 }
 
 /// The command of who submitted the request at that place.
 #[inline(always)]
 pub fn comm(place: u32) -> Option<[u8; 16]> {
-    // SAFETY: the kernel gave the pointer; the entry is the request's until its tag is free.
-    COMMS.get_ptr(place).map(|comm| unsafe { *comm })
+    // SAFETY: the kernel gave the pointer; the entry is the request's until its place is free.
+    SUBMITTERS
+        .get_ptr(place)
+        .map(|entry| unsafe { (*entry).comm })
 }
 
-/// What is remembered of a request that ends here, with its place in `COMMS`.
+/// What is remembered of a request that ends here, with its place in `SUBMITTERS`.
 #[inline(always)]
 pub fn remembered(request: *const u8, stamped_ns: u64) -> Option<(&'static mut Start, u32)> {
-    if has(&PLUG_TIME) || measure::by(Field::Comm) || stamped_ns == 0 {
+    // What is remembered must be forgotten here, needed or not.
+    if has(&PLUG_TIME) || measure::by(Field::Comm) || stamped_ns == 0 || unstamped() {
         return start(request, false);
     }
     None

@@ -135,3 +135,42 @@ impl KernelTypes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "btf_trace_block_rq_issue";
+
+    /// BTF (Documentation/bpf/btf.rst) of a tracepoint whose prototype has that many parameters.
+    fn tracepoint(parameters: u32) -> Vec<u8> {
+        let word = |kind: u32, length: u32| kind << 24 | length;
+        // PTR to void; FUNC_PROTO without a result; PTR to it; TYPEDEF of that.
+        let mut types = vec![0, word(2, 0), 0, 0, word(13, parameters), 0];
+        types.extend([0, 1].repeat(parameters as usize));
+        types.extend([0, word(2, 0), 2, 1, word(8, 0), 3]);
+        let strings = format!("\0{NAME}\0");
+        let type_bytes = types.len() as u32 * 4;
+        let mut btf = vec![0x9f, 0xeb, 1, 0];
+        for header in [24, 0, type_bytes, type_bytes, strings.len() as u32] {
+            btf.extend(u32::to_le_bytes(header));
+        }
+        btf.extend(types.iter().flat_map(|word: &u32| word.to_le_bytes()));
+        btf.extend(strings.bytes());
+        btf
+    }
+
+    /// With the queue in front the prototype had three parameters, without it has two; the first is the
+    /// tracepoint's own.
+    #[test]
+    fn anchor_2_arguments_of_a_tracepoint_are_counted() {
+        for (parameters, arguments) in [(2, 1), (3, 2)] {
+            let types = KernelTypes::parse(tracepoint(parameters)).unwrap();
+            assert_eq!(
+                types.tracepoint_arguments("block_rq_issue"),
+                Some(arguments)
+            );
+            assert_eq!(types.tracepoint_arguments("block_rq_insert"), None);
+        }
+    }
+}

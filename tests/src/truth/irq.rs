@@ -101,7 +101,7 @@ fn counts_lie_between_two_readings(place: &Place<'_>, theirs: Counts, ours: Coun
                         println!("{name}: {gained} in {least}..={most}");
                     }
                     // See `few_losses`: events that a host's kernel does not hand to programs.
-                    let left_out = if place.emulated { 0 } else { least / 25 };
+                    let left_out = if place.emulated { 0 } else { least / 200 };
                     ensure!(
                         gained + under_way + left_out >= least && gained <= most + under_way,
                         "{name}: {gained}, the kernel counted {least} to {most}"
@@ -211,7 +211,7 @@ pub fn anchor_7_softirqs_inside_a_program_are_seen(place: &Place<'_>) -> Result<
         "the kernel counted only {least} softirqs: nothing is shown"
     );
     // One may be under way. See `few_losses` for what a host's kernel leaves out.
-    let left_out = if place.emulated { 0 } else { least / 25 };
+    let left_out = if place.emulated { 0 } else { least / 200 };
     ensure!(
         gained + 1 + left_out >= least && gained <= most + 1,
         "{gained} softirqs, the kernel counted {least} to {most}"

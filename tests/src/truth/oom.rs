@@ -99,7 +99,7 @@ fn between(agent: &Agent, start: u64, start_low: u64, start_high: u64) -> Result
 ///
 /// # Errors
 /// It names somebody else.
-pub fn oom_is_the_victims_not_the_askers(place: &Place<'_>) -> Result<()> {
+pub fn anchor_9_oom_is_the_victims_not_the_askers(place: &Place<'_>) -> Result<()> {
     let cgroup = MemoryCgroup::new("iolag-victim", LIMIT)?;
     let agent = Agent::start(place.program, &[])?;
     agent.call(&["probe", "load", "memory", "--by", "comm"])?;

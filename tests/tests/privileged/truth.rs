@@ -123,8 +123,8 @@ fn oom_kills_lie_between_two_readings_of_vmstat() {
 }
 
 #[test]
-fn oom_is_the_victims_not_the_askers() {
-    check(oom::oom_is_the_victims_not_the_askers);
+fn anchor_9_oom_is_the_victims_not_the_askers() {
+    check(oom::anchor_9_oom_is_the_victims_not_the_askers);
 }
 
 #[test]

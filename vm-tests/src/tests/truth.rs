@@ -106,7 +106,7 @@ pub fn memory_oom_counts() -> Result<()> {
 }
 
 pub fn memory_oom_victim() -> Result<()> {
-    run(&oom::oom_is_the_victims_not_the_askers)
+    run(&oom::anchor_9_oom_is_the_victims_not_the_askers)
 }
 
 pub fn memory_reclaim() -> Result<()> {

@@ -28,7 +28,8 @@ use super::{
 };
 use crate::failure::{Failure, HOST};
 
-/// Memory for the histograms of one probe (bytes); the kernel allocates it when the probe is loaded.
+/// Memory for the histograms of one probe (bytes); the kernel allocates it when the probe is loaded. Exceeded only where
+/// the least number of series takes more: from some 50 CPUs on.
 const MEMORY: usize = 32 << 20;
 /// Series of a probe, whatever the memory allows.
 const SERIES: std::ops::RangeInclusive<usize> = 64..=1024;
@@ -241,10 +242,7 @@ fn load_object(
         max_entries: &[
             ("SERIES", slots),
             ("FREE", slots),
-            (
-                "HISTOGRAMS",
-                slots * cpus * u32::try_from(probe.metrics.len())?,
-            ),
+            ("HISTOGRAMS", slots * cpus),
         ],
         log_level: 0,
     };
@@ -284,4 +282,24 @@ fn stamp_if_needed(ebpf: &mut Ebpf) -> anyhow::Result<()> {
         flag.set(0, 1, 0).context("failed to write UNSTAMPED")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_common::probes::PROBES;
+
+    use super::*;
+
+    #[test]
+    fn histograms_keep_to_their_memory() {
+        for probe in PROBES {
+            let bytes = |cpus| slots(cpus, probe) * cpus * block_size(probe.metrics.len());
+            let one_slot = |cpus| cpus * block_size(probe.metrics.len());
+            for cpus in [1, 2, 4, 16, 48] {
+                assert!(bytes(cpus) <= MEMORY + one_slot(cpus), "{}", probe.name);
+            }
+            assert_eq!(slots(2, probe), 1025, "{}", probe.name);
+            assert_eq!(slots(4096, probe), 65, "{}", probe.name);
+        }
+    }
 }

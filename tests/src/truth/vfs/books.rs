@@ -206,8 +206,9 @@ pub fn ten_thousand_cgroups_lose_nothing(place: &Place<'_>, backend: &str) -> Re
             .count;
         let other = dump.ledger("other")?;
         println!("{named} writes in {series} series, {other} operations found no room");
+        // 64 series is the least there is room for, on a machine with very many CPUs.
         ensure!(
-            series > 500 && named == series,
+            series > 32 && series < count as u64 && named == series,
             "{named} writes in {series} series"
         );
         ensure!(
