@@ -37,7 +37,7 @@ use aya_ebpf::{
     maps::PerCpuArray,
     programs::BtfTracePointContext,
 };
-use starts::{issue_ns, not_stamped, remember, remembered};
+use starts::{inserted, issue_ns, issued, not_stamped, remembered, requeued};
 use structure::{has, read};
 
 #[unsafe(link_section = "license")]
@@ -45,8 +45,7 @@ use structure::{has, read};
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 offsets!(RQ_START_NS RQ_IO_START_NS RQ_CMD_FLAGS RQ_FLAGS RQ_DATA_LEN RQ_QUEUE RQ_DISK QUEUE_DISK
-    DISK_MAJOR DISK_MINOR RQ_BIO BIO_BLKG BLKG_BLKCG BLKCG_CGROUP CGROUP_KN KN_ID PLUG_TIME FLUSH_SEQ_BIT
-    RQ_STATE);
+    DISK_MAJOR DISK_MINOR RQ_BIO BIO_BLKG BLKG_BLKCG BLKCG_CGROUP CGROUP_KN KN_ID PLUG_TIME FLUSH_SEQ_BIT);
 
 /// Histograms of a series.
 const METRICS: usize = COUNT;
@@ -63,12 +62,6 @@ struct Last {
 /// By operation: of reads and writes.
 #[map]
 static LAST: PerCpuArray<Last> = PerCpuArray::with_max_entries(op::WRITE + 1, 0);
-
-#[inline(always)]
-fn issued(request: *const u8) {
-    measure::count_alone(Loss::Starts);
-    remember(request, true);
-}
 
 /// `TRACE_EVENT(block_rq_issue, TP_PROTO(struct request *rq))`
 #[btf_tracepoint(function = "block_rq_issue")]
@@ -87,24 +80,15 @@ pub fn rq_issue_with_queue(ctx: BtfTracePointContext) -> i32 {
 /// `TRACE_EVENT(block_rq_insert, TP_PROTO(struct request *rq))`
 #[btf_tracepoint(function = "block_rq_insert")]
 pub fn rq_insert(ctx: BtfTracePointContext) -> i32 {
-    remember(ctx.arg(0), false);
+    inserted(ctx.arg(0));
     0
 }
 
 /// `TP_PROTO(struct request_queue *q, struct request *rq)`, before 5.11 and 5.10.137
 #[btf_tracepoint(function = "block_rq_insert")]
 pub fn rq_insert_with_queue(ctx: BtfTracePointContext) -> i32 {
-    remember(ctx.arg(1), false);
+    inserted(ctx.arg(1));
     0
-}
-
-/// The driver handed the request back: it will be issued again. One that the driver refused before it began with it
-/// (`MQ_RQ_IDLE`) was not issued.
-#[inline(always)]
-fn requeued(request: *const u8) {
-    if !has(&RQ_STATE) || read::<u32>(request, &RQ_STATE) != 0 {
-        measure::count_alone(Loss::Abandoned);
-    }
 }
 
 /// `TRACE_EVENT(block_rq_requeue, TP_PROTO(struct request *rq))`
@@ -172,8 +156,8 @@ fn plain(request: *const u8, bytes: u32, now_ns: u64) -> Option<()> {
     let start_ns: u64 = read(request, &RQ_START_NS);
     let stamped_ns: u64 = read(request, &RQ_IO_START_NS);
     let mut row = measure::row(slot(request, op)?)?;
-    let start = remembered(request, stamped_ns).map(|(start, _)| start);
-    let issue_ns = issue_ns(stamped_ns, start.as_deref());
+    let (start, _) = remembered(request)?;
+    let issue_ns = issue_ns(stamped_ns, start);
     if start_ns == 0 || issue_ns == 0 {
         return None;
     }
@@ -184,9 +168,7 @@ fn plain(request: *const u8, bytes: u32, now_ns: u64) -> Option<()> {
     if queue | device | total >= bucket::NEAR {
         return None;
     }
-    if let Some(start) = start {
-        start.request = 0;
-    }
+    start.request = 0;
     row.record_near(SIZE, bytes.into());
     row.record_near(QUEUE, queue);
     row.record_near(DEVICE, device);
@@ -205,15 +187,18 @@ fn unusual(request: *const u8, bytes: u32, now_ns: u64, failed: bool) -> u32 {
     let start_ns: u64 = read(request, &RQ_START_NS);
     let stamped_ns: u64 = read(request, &RQ_IO_START_NS);
     let mut key = key(request, op);
-    let (start, place) = remembered(request, stamped_ns).unzip();
-    let mut issue_ns = issue_ns(stamped_ns, start.as_deref());
-    if let Some(start) = start {
-        start.request = 0;
-    } else if issue_ns != 0 {
-        // Issued before the probe was attached, or its place was taken: the kernel's stamps have to do, of
+    let (start, place) = remembered(request).unzip();
+    let seen = start.is_some();
+    let issue_ns = match start {
+        Some(start) => {
+            start.request = 0;
+            issue_ns(stamped_ns, start)
+        }
+        None if stamped_ns == 0 => 0,
+        // Issued before the probe was attached, or there was no room: the kernel's stamps have to do, of
         // which the plug's may be older than the request's own.
-        issue_ns = issue_ns.max(start_ns);
-    }
+        None => stamped_ns.max(start_ns),
+    };
     if measure::by(Field::Comm)
         && let Some(comm) = place.and_then(starts::comm)
     {
@@ -227,7 +212,8 @@ fn unusual(request: *const u8, bytes: u32, now_ns: u64, failed: bool) -> u32 {
         // Refused before it was handed over: the disk is gone.
         measure::count_alone(Loss::Early);
     } else if !sequence_end {
-        measure::count_alone(Loss::Completions);
+        // Each start has one end: one whose start was not counted is none.
+        measure::count(if seen { Loss::Completions } else { Loss::Early });
         row.record(SIZE, bytes.into());
         if issue_ns == 0 {
             not_stamped(op);
@@ -289,7 +275,8 @@ fn key(request: *const u8, op: u32) -> Key {
 fn operation(flags: u32) -> u32 {
     match flags & 0xff {
         0 => op::READ,
-        1 | 7 | 13 => op::WRITE, // WRITE, ZONE_APPEND (7 since 6.6, 13 before)
+        // WRITE, ZONE_APPEND (7 since 6.6, 13 before), WRITE_ZEROES, as in /proc/diskstats
+        1 | 7 | 9 | 13 => op::WRITE,
         2 => op::FLUSH,
         3 | 5 => op::DISCARD, // DISCARD, SECURE_ERASE
         _ => op::OTHER,

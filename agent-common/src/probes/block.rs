@@ -63,6 +63,7 @@ pub(super) const PROBE: Probe = Probe {
         on_request(Field::Comm),
     ],
     ops: &["read", "write", "flush", "discard", "other"],
+    // Ends are attached before starts: a start whose end is not yet watched would never end.
     parts: &[Part {
         measures: "latency and size of requests",
         required: true,
@@ -70,20 +71,20 @@ pub(super) const PROBE: Probe = Probe {
             Variant {
                 backend: Backend::Tp,
                 hooks: &[
+                    tracepoint("rq_complete", COMPLETE, 3),
+                    tracepoint("rq_requeue", REQUEUE, 1),
                     only_by(Field::Comm, tracepoint("rq_insert", INSERT, 1)),
                     tracepoint("rq_issue", ISSUE, 1),
-                    tracepoint("rq_requeue", REQUEUE, 1),
-                    tracepoint("rq_complete", COMPLETE, 3),
                 ],
             },
             // Before 5.11 and 5.10.137 (a54895fa057c) the queue came first.
             Variant {
                 backend: Backend::Tp,
                 hooks: &[
+                    tracepoint("rq_complete", COMPLETE, 3),
+                    tracepoint("rq_requeue_with_queue", REQUEUE, 2),
                     only_by(Field::Comm, tracepoint("rq_insert_with_queue", INSERT, 2)),
                     tracepoint("rq_issue_with_queue", ISSUE, 2),
-                    tracepoint("rq_requeue_with_queue", REQUEUE, 2),
-                    tracepoint("rq_complete", COMPLETE, 3),
                 ],
             },
         ],
@@ -95,7 +96,6 @@ pub(super) const PROBE: Probe = Probe {
         required("RQ_FLAGS", &[("request", "rq_flags")]),
         required("RQ_DATA_LEN", &[("request", "__data_len")]),
         required("RQ_QUEUE", &[("request", "q")]),
-        optional("RQ_STATE", &[("request", "state")]),
         optional("RQ_DISK", &[("request", "rq_disk")]),
         // Since 5.17 (f3fa33acca9f) only the queue knows the disk.
         optional("QUEUE_DISK", &[("request_queue", "disk")]),

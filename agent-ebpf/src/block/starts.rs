@@ -18,8 +18,11 @@ use crate::{
 pub struct Start {
     /// Address of the request; 0 if the entry is free. Only compared.
     pub request: u64,
+    /// 0: inserted, not issued. [`STAMPED`]: issued, the kernel knows when. Else when it was issued.
     pub issue_ns: u64,
 }
+
+const STAMPED: u64 = 1;
 
 /// Requests of one set that can be remembered at once: they fill a cache line.
 const WAYS: usize = 4;
@@ -87,26 +90,53 @@ fn start(request: *const u8, or_free: bool) -> Option<(&'static mut Start, u32)>
     None
 }
 
-/// That a request was inserted or, if `issued`, is handed to the driver.
 #[inline(always)]
-pub fn remember(request: *const u8, issued: bool) {
-    let stamp = issued && (has(&PLUG_TIME) || unstamped());
-    if !stamp && !measure::by(Field::Comm) {
-        return;
+fn begin(start: &mut Start, request: *const u8, issue_ns: u64) {
+    if start.request != 0 && start.issue_ns != 0 {
+        // Its end was not seen, and it is another's now.
+        measure::count(Loss::Lost);
     }
+    *start = Start {
+        request: request as u64,
+        issue_ns,
+    };
+}
+
+/// That a request was inserted; for its submitter's command only.
+#[inline(always)]
+pub fn inserted(request: *const u8) {
+    if let Some((start, place)) = start(request, true) {
+        begin(start, request, 0);
+        remember_submitter(place, read(request, &RQ_START_NS));
+    }
+    // Else `issued` will find no room either.
+}
+
+/// That a request is handed to the driver.
+#[inline(always)]
+pub fn issued(request: *const u8) {
+    measure::count_alone(Loss::Starts);
     let Some((start, place)) = start(request, true) else {
         measure::count(Loss::Lost);
         return;
     };
-    let new = start.request == 0;
-    start.request = request as u64;
+    begin(start, request, STAMPED);
     if measure::by(Field::Comm) {
         remember_submitter(place, read(request, &RQ_START_NS));
     }
-    if stamp {
+    if has(&PLUG_TIME) || unstamped() {
         // SAFETY: a helper without arguments.
         start.issue_ns = unsafe { bpf_ktime_get_ns() };
-    } else if new {
+    }
+}
+
+/// That the driver handed a request back: it will be issued again. One that was refused before it was issued is none.
+#[inline(always)]
+pub fn requeued(request: *const u8) {
+    if let Some((start, _)) = start(request, false)
+        && start.issue_ns != 0
+    {
+        measure::count_alone(Loss::Abandoned);
         start.issue_ns = 0;
     }
 }
@@ -136,22 +166,19 @@ pub fn comm(place: u32) -> Option<[u8; 16]> {
         .map(|entry| unsafe { (*entry).comm })
 }
 
-/// What is remembered of a request that ends here, with its place in `SUBMITTERS`.
+/// What is remembered of a request that ends here and that was seen to be issued, with its place in `SUBMITTERS`. It must be
+/// forgotten.
 #[inline(always)]
-pub fn remembered(request: *const u8, stamped_ns: u64) -> Option<(&'static mut Start, u32)> {
-    // What is remembered must be forgotten here, needed or not.
-    if has(&PLUG_TIME) || measure::by(Field::Comm) || stamped_ns == 0 || unstamped() {
-        return start(request, false);
-    }
-    None
+pub fn remembered(request: *const u8) -> Option<(&'static mut Start, u32)> {
+    start(request, false).filter(|(start, _)| start.issue_ns != 0)
 }
 
 /// When it was handed to the driver; 0 if nobody knows. `stamped_ns` is the kernel's own stamp.
 #[inline(always)]
-pub fn issue_ns(stamped_ns: u64, start: Option<&Start>) -> u64 {
-    match start {
-        Some(start) if start.issue_ns != 0 => start.issue_ns,
-        _ => stamped_ns,
+pub fn issue_ns(stamped_ns: u64, start: &Start) -> u64 {
+    match start.issue_ns {
+        STAMPED => stamped_ns,
+        own => own,
     }
 }
 
