@@ -1,0 +1,79 @@
+use agent_common::{bucket, probes::Unit};
+
+use super::*;
+use crate::kernel::Counts;
+
+fn metric(values: &[u64]) -> Metric {
+    let mut buckets = BTreeMap::new();
+    for value in values {
+        *buckets.entry(bucket::index(*value)).or_default() += 1;
+    }
+    let counts = Counts {
+        sum: values.iter().sum(),
+        max: values.iter().copied().max().unwrap_or(0),
+        buckets: buckets.into_iter().collect(),
+    };
+    Metric::new("total", Unit::Nanoseconds, &counts)
+}
+
+type Example<'a> = (&'a [(&'a str, &'a str)], &'a [u64]);
+
+fn dump(series: &[Example<'_>]) -> Dump {
+    let probe = agent_common::probes::PROBES[0];
+    let mut dump = Dump::new(probe, 0, 10, Ledger::default());
+    dump.series = series
+        .iter()
+        .map(|(labels, values)| Series {
+            labels: labels
+                .iter()
+                .map(|(key, value)| ((*key).into(), (*value).into()))
+                .collect(),
+            metrics: vec![metric(values)],
+        })
+        .collect();
+    dump
+}
+
+#[test]
+fn an_interval_holds_what_came_after_its_start_and_no_more() {
+    let before = dump(&[(&[("op", "read")], &[10, 1_000_000])]);
+    let now = dump(&[
+        (&[("op", "read")], &[10, 10, 30, 1_000_000]),
+        (&[("op", "write")], &[7]),
+    ]);
+    let interval = now.since(&before);
+    assert_eq!(interval.series.len(), 2);
+    let reads = &interval.series[0].metrics[0];
+    assert_eq!((reads.count, reads.sum), (2, 40));
+    assert_eq!(reads.max, bucket::last(bucket::index(30)));
+    assert_eq!(interval.series[1].metrics[0].count, 1);
+    assert!(now.since(&now).series.is_empty());
+}
+
+#[test]
+fn selecting_filters_and_sums_what_is_no_longer_told_apart() {
+    let mut all = dump(&[
+        (&[("device", "vda"), ("op", "read")], &[1, 2]),
+        (&[("device", "vdb"), ("op", "read")], &[300]),
+        (&[("device", "vdb"), ("op", "write")], &[5]),
+    ]);
+    all.select(&[("op".into(), "read".into())], &["op"]);
+    assert_eq!(all.series.len(), 1);
+    let sum = &all.series[0].metrics[0];
+    assert_eq!((sum.count, sum.sum, sum.max), (3, 303, 300));
+}
+
+#[test]
+fn any_loss_and_any_missing_part_make_it_incomplete() {
+    let probe = agent_common::probes::PROBES[0];
+    let whole = Dump::new(probe, 0, 1, Ledger::default());
+    assert!(whole.complete);
+    let lossy = Ledger {
+        missed: 1,
+        ..Ledger::default()
+    };
+    assert!(!Dump::new(probe, 0, 1, lossy).complete);
+    let mut lacking = whole;
+    lacking.lacks("sizes", "no");
+    assert!(!lacking.complete && !lacking.since(&lacking).complete);
+}
