@@ -180,7 +180,7 @@ impl<'a> Source<'a> {
         Ok(Self::Own(Box::new(own)))
     }
 
-    fn dump(&self, request: &Request) -> Result<Dump, Failure> {
+    fn dump(&mut self, request: &Request) -> Result<Dump, Failure> {
         match self {
             Self::Agent(socket) => call(
                 socket,
@@ -209,7 +209,7 @@ pub fn run(
         .map_err(|error| {
             Failure::new(FAILED, format!("failed to start the event loop: {error}"))
         })?;
-    let source = Source::open(&mut request, socket)?;
+    let mut source = Source::open(&mut request, socket)?;
     let request = &request;
     if let (Source::Agent(_), None) = (&source, request.interval) {
         return print(&request.select(source.dump(request)?));

@@ -218,6 +218,7 @@ mod tests {
         };
         let mut dump = Dump::new(PROBES[0], 0, 5_000_000_000, Ledger::default());
         dump.series = vec![Series {
+            id: String::new(),
             labels: [
                 ("device", "nvme10n1"),
                 ("op", "discard"),

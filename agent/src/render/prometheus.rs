@@ -103,6 +103,7 @@ mod tests {
         };
         let mut example = Dump::new(PROBES[0], 0, 1, Ledger::default());
         example.series = vec![Series {
+            id: String::new(),
             labels: [("comm".to_owned(), "a\"b\\c".to_owned())].into(),
             metrics: vec![
                 Metric::new("total", Unit::Nanoseconds, &counts),

@@ -50,6 +50,11 @@ pub type Labels = BTreeMap<String, String>;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Series {
+    /// What the kernel side tells it apart by, in any notation that does not change while the probe is
+    /// loaded. Labels do: a disk or a cgroup that goes takes its name along. Empty for a sum of several, and
+    /// from an agent that does not tell.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
     pub labels: Labels,
     pub metrics: Vec<Metric>,
 }
@@ -83,28 +88,20 @@ impl Dump {
     /// What was recorded between `before` and this, both since the same probe was loaded.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
-        let earlier: BTreeMap<&Labels, &Series> = before
+        let earlier: BTreeMap<_, &Series> = before
             .series
             .iter()
-            .map(|series| (&series.labels, series))
+            .map(|series| (series.identity(), series))
             .collect();
         let series = self
             .series
             .iter()
-            .map(|series| match earlier.get(&series.labels) {
-                Some(before) => Series {
-                    labels: series.labels.clone(),
-                    metrics: series
-                        .metrics
-                        .iter()
-                        .zip(&before.metrics)
-                        .map(|(now, before)| now.since(before))
-                        .collect(),
-                },
+            .map(|series| match earlier.get(&series.identity()) {
+                Some(before) => series.since(before),
                 None => series.clone(),
             })
-            .filter(|series| series.metrics.iter().any(|metric| metric.count > 0))
-            .collect();
+            .filter(|series| series.metrics.iter().any(|metric| metric.count > 0));
+        let series = merge(series);
         let ledger = self.ledger.since(&before.ledger);
         Self {
             from_ns: before.from_ns + before.interval_ns,
@@ -120,31 +117,49 @@ impl Dump {
 
     /// Keeps the series whose labels have these values, and tells series apart by `keys` only.
     pub fn select(&mut self, filters: &[(String, String)], keys: &[&str]) {
-        let mut merged: BTreeMap<Labels, Series> = BTreeMap::new();
-        for series in std::mem::take(&mut self.series) {
-            let kept = filters
-                .iter()
-                .all(|(key, value)| series.labels.get(key).is_some_and(|is| is == value));
-            if !kept {
-                continue;
+        let has =
+            |series: &Series, key, value| series.labels.get(key).is_some_and(|is| is == value);
+        let kept = std::mem::take(&mut self.series)
+            .into_iter()
+            .filter(|series| filters.iter().all(|(key, value)| has(series, key, value)))
+            .map(|mut series| {
+                series.labels.retain(|key, _| keys.contains(&key.as_str()));
+                series
+            });
+        self.series = merge(kept);
+    }
+}
+
+impl Series {
+    /// What stays the same from dump to dump: the identity, or the labels where none is told.
+    fn identity(&self) -> (&str, Option<&Labels>) {
+        (&self.id, self.id.is_empty().then_some(&self.labels))
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        let metrics = self.metrics.iter().zip(&before.metrics);
+        Self {
+            metrics: metrics.map(|(now, before)| now.since(before)).collect(),
+            ..self.clone()
+        }
+    }
+}
+
+/// Sums up series with the same labels, and sorts by them.
+fn merge(all: impl Iterator<Item = Series>) -> Vec<Series> {
+    let mut merged: BTreeMap<Labels, Series> = BTreeMap::new();
+    for series in all {
+        match merged.get_mut(&series.labels) {
+            Some(sum) => {
+                for (sum, metric) in sum.metrics.iter_mut().zip(&series.metrics) {
+                    sum.add(metric);
+                }
             }
-            let labels: Labels = series
-                .labels
-                .iter()
-                .filter(|(key, _)| keys.contains(&key.as_str()))
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect();
-            match merged.get_mut(&labels) {
-                Some(sum) => {
-                    for (sum, metric) in sum.metrics.iter_mut().zip(&series.metrics) {
-                        sum.add(metric);
-                    }
-                }
-                None => {
-                    merged.insert(labels.clone(), Series { labels, ..series });
-                }
+            None => {
+                let id = String::new();
+                merged.insert(series.labels.clone(), Series { id, ..series });
             }
         }
-        self.series = merged.into_values().collect();
     }
+    merged.into_values().collect()
 }

@@ -24,6 +24,7 @@ fn dump(series: &[Example<'_>]) -> Dump {
     dump.series = series
         .iter()
         .map(|(labels, values)| Series {
+            id: String::new(),
             labels: labels
                 .iter()
                 .map(|(key, value)| ((*key).into(), (*value).into()))
@@ -48,6 +49,61 @@ fn an_interval_holds_what_came_after_its_start_and_no_more() {
     assert_eq!(reads.max, bucket::last(bucket::index(30)));
     assert_eq!(interval.series[1].metrics[0].count, 1);
     assert!(now.since(&now).series.is_empty());
+}
+
+/// With an id, which the kernel side would tell.
+fn of(id: &str, labels: &[(&str, &str)], values: &[u64]) -> Series {
+    let mut series = dump(&[(labels, values)]).series.remove(0);
+    series.id = id.into();
+    series
+}
+
+#[test]
+fn a_series_that_lost_its_name_still_has_its_past() {
+    let (mut before, mut now) = (dump(&[]), dump(&[]));
+    before.series = vec![of("7", &[("cgroup", "/a")], &[10, 20])];
+    now.series = vec![of("7", &[("cgroup", "id:7")], &[10, 20, 30])];
+    let interval = now.since(&before);
+    assert_eq!(interval.series.len(), 1);
+    assert_eq!(interval.series[0].labels["cgroup"], "id:7");
+    assert_eq!(interval.series[0].metrics[0].count, 1);
+}
+
+#[test]
+fn a_name_that_went_to_another_does_not_take_the_past_along() {
+    let (mut before, mut now) = (dump(&[]), dump(&[]));
+    before.series = vec![of("8.0", &[("device", "sda")], &[10, 20, 30])];
+    now.series = vec![
+        of("8.0", &[("device", "sdb")], &[10, 20, 30, 40]),
+        of("8.10", &[("device", "sda")], &[10, 20]),
+    ];
+    let counts: Vec<(String, u64)> = now
+        .since(&before)
+        .series
+        .iter()
+        .map(|series| (series.labels["device"].clone(), series.metrics[0].count))
+        .collect();
+    assert_eq!(counts, [("sda".to_owned(), 2), ("sdb".to_owned(), 1)]);
+}
+
+#[test]
+fn an_agent_that_tells_no_identity_is_matched_by_labels() {
+    let series = of("", &[("op", "read")], &[10]);
+    let text = serde_json::to_string(&series).unwrap();
+    assert!(!text.contains("id"), "{text}");
+    assert_eq!(serde_json::from_str::<Series>(&text).unwrap(), series);
+}
+
+#[test]
+fn series_of_the_same_name_are_summed_up_after_each_was_subtracted() {
+    let (mut before, mut now) = (dump(&[]), dump(&[]));
+    let fs = [("fs", "ext4")];
+    before.series = vec![of("1", &fs, &[10]), of("2", &fs, &[10, 10])];
+    now.series = vec![of("2", &fs, &[10, 10, 10]), of("1", &fs, &[10, 10, 10])];
+    let interval = now.since(&before);
+    assert_eq!(interval.series.len(), 1);
+    assert_eq!(interval.series[0].metrics[0].count, 3);
+    assert!(interval.series[0].id.is_empty());
 }
 
 #[test]
