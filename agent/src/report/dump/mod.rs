@@ -85,9 +85,18 @@ impl Dump {
         });
     }
 
-    /// What was recorded between `before` and this, both since the same probe was loaded.
+    /// Whether `before` is its past: nobody loaded the probe anew in between.
+    #[must_use]
+    pub fn continues(&self, before: &Self) -> bool {
+        self.from_ns == before.from_ns
+    }
+
+    /// What was recorded between `before` and this; all of it, if it does not continue `before`.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
+        if !self.continues(before) {
+            return self.clone();
+        }
         let earlier: BTreeMap<_, &Series> = before
             .series
             .iter()
@@ -104,9 +113,8 @@ impl Dump {
         let series = merge(series);
         let ledger = self.ledger.since(&before.ledger);
         Self {
-            from_ns: before.from_ns + before.interval_ns,
-            interval_ns: (self.from_ns + self.interval_ns)
-                .saturating_sub(before.from_ns + before.interval_ns),
+            from_ns: before.from_ns.saturating_add(before.interval_ns),
+            interval_ns: self.interval_ns.saturating_sub(before.interval_ns),
             complete: self.not_measured.is_empty()
                 && ledger.losses().iter().all(|(_, count)| *count == 0),
             ledger,

@@ -51,6 +51,16 @@ fn an_interval_holds_what_came_after_its_start_and_no_more() {
     assert!(now.since(&now).series.is_empty());
 }
 
+#[test]
+fn a_probe_that_was_loaded_anew_has_no_past() {
+    let before = dump(&[(&[("op", "read")], &[10, 20, 30])]);
+    let mut now = dump(&[(&[("op", "read")], &[10, 20])]);
+    (now.from_ns, now.interval_ns) = (u64::MAX - 1, 5);
+    now.ledger.starts = 2;
+    assert_eq!(now.since(&before), now);
+    assert_eq!(now.since(&now).interval_ns, 0);
+}
+
 /// With an id, which the kernel side would tell.
 fn of(id: &str, labels: &[(&str, &str)], values: &[u64]) -> Series {
     let mut series = dump(&[(labels, values)]).series.remove(0);
