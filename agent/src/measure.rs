@@ -194,13 +194,7 @@ impl Measurement {
                     .collect(),
             })
             .collect();
-        if probe
-            .keys
-            .iter()
-            .any(|key| key.field == Field::Device && key.default)
-        {
-            dump.in_flight = in_flight(Path::new("/"));
-        }
+        dump.in_flight = in_flight(probe, Path::new("/"));
         Ok(dump)
     }
 }

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_common::probes::{Probe, block};
+
 use crate::report::dump::InFlight;
 
 /// The name of the block device that has this number now.
@@ -78,9 +80,13 @@ pub(super) fn mounted(root: &Path) -> HashMap<u32, String> {
         .collect()
 }
 
-/// Requests in flight of each device that has any, or had any before, by the kernel's own count.
+/// Requests in flight of each device that has any, by the kernel's own count; none for other probes than
+/// `block`, which measure no requests.
 #[must_use]
-pub fn in_flight(root: &Path) -> Vec<InFlight> {
+pub fn in_flight(probe: &Probe, root: &Path) -> Vec<InFlight> {
+    if probe.name != block::NAME {
+        return Vec::new();
+    }
     let Ok(devices) = fs::read_dir(root.join("sys/block")) else {
         return Vec::new();
     };

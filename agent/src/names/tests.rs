@@ -1,6 +1,9 @@
 use std::{fs, os::unix::fs::symlink};
 
+use agent_common::probes::{PROBES, block};
+
 use super::*;
+use crate::report::dump::InFlight;
 
 /// A directory that stands for `/`, with these files.
 struct Root(PathBuf);
@@ -74,4 +77,23 @@ fn a_disk_keeps_its_name_until_another_has_its_number() {
     names.look_again();
     assert_eq!(names.device(number), "sdz");
     assert_eq!(names.device(8 << 20), "8:0");
+}
+
+#[test]
+fn requests_in_flight_are_of_the_probe_block_only() {
+    let files = [
+        ("sys/block/vdb/inflight", "       3        4\n"),
+        ("sys/block/vda/inflight", "       0        0\n"),
+    ];
+    let root = Root::new("inflight", &files);
+    let busy = InFlight {
+        device: "vdb".into(),
+        reads: 3,
+        writes: 4,
+    };
+    for probe in PROBES {
+        let found = in_flight(probe, &root.0);
+        let is_block = probe.name == block::NAME;
+        assert_eq!(found.first(), is_block.then_some(&busy), "{}", probe.name);
+    }
 }
