@@ -23,7 +23,10 @@ use crate::{
     host::Facts,
     plan::{Choice, parse_choice},
     probes, render,
-    report::{Rule, Status, probes::Row},
+    report::{
+        Rule, Status,
+        probes::{List, Row},
+    },
     top,
     units::{format_ns, parse_delay},
 };
@@ -370,7 +373,7 @@ fn probe(socket: &Path, verb: ProbeVerb) -> Result<(), Failure> {
             let rows = probes::list(socket)?;
             print(&match format {
                 Format::Text => render::text::probes(&rows),
-                Format::Json => render::json::document(&rows)?,
+                Format::Json => render::json::document(&List::new(rows))?,
             })
         }
         ProbeVerb::Load { probe, by, backend } => {
