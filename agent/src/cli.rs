@@ -179,6 +179,7 @@ enum HistFormat {
     Text,
     /// One document a line
     Json,
+    /// What was recorded since the probe was loaded; takes no INTERVAL
     Prometheus,
 }
 
@@ -343,6 +344,9 @@ fn set(socket: &Path, rule: &str, layer: Layer, delay: &Delay) -> Result<(), Fai
 }
 
 fn show_histograms(socket: &Path, hist: &Hist) -> Result<(), Failure> {
+    if matches!(hist.format, HistFormat::Prometheus) {
+        render::prometheus::refuse_interval(hist.interval.as_deref())?;
+    }
     let request = hist::Request::parse(
         &hist.probe,
         hist.interval.as_deref(),
