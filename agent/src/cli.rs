@@ -23,7 +23,10 @@ use crate::{
     host::Facts,
     plan::{Choice, parse_choice},
     probes, render,
-    report::{Rule, Status, probes::Row},
+    report::{
+        Rule, Status,
+        probes::{List, Row},
+    },
     top,
     units::{format_ns, parse_delay},
 };
@@ -176,6 +179,7 @@ enum HistFormat {
     Text,
     /// One document a line
     Json,
+    /// What was recorded since the probe was loaded; takes no INTERVAL
     Prometheus,
 }
 
@@ -340,6 +344,9 @@ fn set(socket: &Path, rule: &str, layer: Layer, delay: &Delay) -> Result<(), Fai
 }
 
 fn show_histograms(socket: &Path, hist: &Hist) -> Result<(), Failure> {
+    if matches!(hist.format, HistFormat::Prometheus) {
+        render::prometheus::refuse_interval(hist.interval.as_deref())?;
+    }
     let request = hist::Request::parse(
         &hist.probe,
         hist.interval.as_deref(),
@@ -370,7 +377,7 @@ fn probe(socket: &Path, verb: ProbeVerb) -> Result<(), Failure> {
             let rows = probes::list(socket)?;
             print(&match format {
                 Format::Text => render::text::probes(&rows),
-                Format::Json => render::json::document(&rows)?,
+                Format::Json => render::json::document(&List::new(rows))?,
             })
         }
         ProbeVerb::Load { probe, by, backend } => {

@@ -68,6 +68,7 @@ impl Target {
 pub struct Measurement {
     target: Target,
     probe: MeasureProbe,
+    names: Names,
     loaded_ns: u64,
     /// Events that were reported as lost.
     lost_events: u64,
@@ -98,6 +99,7 @@ impl Measurement {
         Ok(Self {
             target: target.clone(),
             probe,
+            names: Names::new(root),
             loaded_ns: now_ns(),
             lost_events: 0,
         })
@@ -114,7 +116,8 @@ impl Measurement {
         &self.probe
     }
 
-    fn labels(&self, names: &mut Names, fields: &[Field], series: &RawSeries) -> Labels {
+    fn labels(&mut self, fields: &[Field], series: &RawSeries) -> Labels {
+        let names = &mut self.names;
         let mut labels = names.labels(self.target.probe, fields, series.key.as_ref(), series.cpu);
         // The one function that the probe is attached to, whatever the series.
         if let Some(function) = &self.target.function
@@ -156,11 +159,12 @@ impl Measurement {
         Ok(events)
     }
 
-    /// What was recorded since the start, by all fields of the probe, and by CPU if `by_cpu`.
+    /// What was recorded since the start, by all that the kernel side tells apart, and by CPU if `by_cpu`.
+    /// Where not all of it was asked for, several series have the same labels.
     ///
     /// # Errors
     /// The kernel refuses a look-up.
-    pub fn dump(&self, by_cpu: bool) -> Result<Dump, Failure> {
+    pub fn dump(&mut self, by_cpu: bool) -> Result<Dump, Failure> {
         let probe = self.probe.probe;
         // The ledger is read first: whatever it says was lost, the series are at least as new.
         let ledger = Ledger::new(&self.probe.ledger()?, self.probe.missed()?);
@@ -171,16 +175,17 @@ impl Measurement {
                 dump.lacks(part.measures, reason);
             }
         }
-        let mut names = Names::new(Path::new("/"));
         let mut fields = self.probe.fields.clone();
         fields.retain(|field| *field != Field::Cpu);
         if by_cpu {
             fields.push(Field::Cpu);
         }
+        self.names.look_again();
         dump.series = raw
             .iter()
             .map(|series| Series {
-                labels: self.labels(&mut names, &fields, series),
+                id: series.id(),
+                labels: self.labels(&fields, series),
                 metrics: probe
                     .metrics
                     .iter()
@@ -189,16 +194,7 @@ impl Measurement {
                     .collect(),
             })
             .collect();
-        // Where not all that the kernel side tells apart was asked for, several series have the same labels.
-        let names: Vec<&str> = fields.iter().map(|field| field.name()).collect();
-        dump.select(&[], &names);
-        if probe
-            .keys
-            .iter()
-            .any(|key| key.field == Field::Device && key.default)
-        {
-            dump.in_flight = in_flight(Path::new("/"));
-        }
+        dump.in_flight = in_flight(probe, Path::new("/"));
         Ok(dump)
     }
 }

@@ -278,9 +278,11 @@ impl Probes {
     ///
     /// # Errors
     /// It is unknown, or not loaded; the kernel refuses a look-up.
-    pub fn dump(&self, name: &str, by_cpu: bool) -> Result<Dump, Failure> {
+    pub fn dump(&mut self, name: &str, by_cpu: bool) -> Result<Dump, Failure> {
         Target::parse(name)?;
-        let measurement = self.find(name).ok_or_else(|| {
+        let found = self.loaded.iter_mut();
+        let mut found = found.filter(|measurement| measurement.target().name() == name);
+        let measurement = found.next().ok_or_else(|| {
             Failure::new(FAILED, format!("the probe {name} is not loaded"))
                 .hint(format!("iolag probe load {name}"))
         })?;

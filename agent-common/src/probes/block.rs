@@ -6,6 +6,9 @@ use super::{
 };
 use crate::catalogue::Backend;
 
+/// Its name, for who needs this very probe.
+pub const NAME: &str = "block";
+
 /// Places of the metrics.
 pub mod metric {
     pub const QUEUE: usize = 0;
@@ -38,7 +41,7 @@ const REQUEUE: &[&str] = &["block_rq_requeue"];
 const COMPLETE: &[&str] = &["block_rq_complete"];
 
 pub(super) const PROBE: Probe = Probe {
-    name: "block",
+    name: NAME,
     help: "requests of block devices: time in the queue, in the device and in total, and sizes",
     metrics: &[
         time(

@@ -150,7 +150,7 @@ fn execute(session: &Shared, command: &Command, socket: &str) -> Result<Value, F
             info!("probe {probe} is unloaded");
             Ok(Value::Null)
         }
-        Command::Dump { probe, by_cpu } => to_value(&session.probes().dump(probe, *by_cpu)?),
+        Command::Dump { probe, by_cpu } => to_value(&session.probes_mut().dump(probe, *by_cpu)?),
         Command::Events { .. } => to_value(&session.probes_mut().kept_events()?),
         Command::Reset => {
             session.reset()?;

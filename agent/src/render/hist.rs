@@ -2,18 +2,18 @@
 
 use std::fmt::Write as _;
 
-use agent_common::bucket;
-
-use super::table::table;
+use super::{
+    bars::histogram,
+    lines::{COLUMNS, labels, wrap},
+    table::spaced,
+};
 use crate::{
     report::dump::{Dump, Metric, Series},
     units::{format_bytes, format_ns},
 };
 
-/// Most rows of a histogram; where it has more buckets, neighbours share a row.
-const ROWS: u32 = 20;
-/// Characters for the bars of all metrics in a row.
-const BARS: usize = 66;
+/// Columns before what goes on in the next line.
+const INDENT: usize = 11;
 
 #[must_use]
 pub fn dump(dump: &Dump) -> String {
@@ -32,24 +32,13 @@ pub fn dump(dump: &Dump) -> String {
 }
 
 fn series(series: &Series, seconds: f64) -> String {
-    let labels: Vec<String> = series
-        .labels
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    let mut text = match labels.as_slice() {
-        [] => "all\n".to_owned(),
-        labels => format!("{}\n", labels.join(" ")),
+    let mut text = if series.labels.is_empty() {
+        "all\n".to_owned()
+    } else {
+        labels(series.labels.iter()) + "\n"
     };
     let shown: Vec<&Metric> = series.metrics.iter().filter(|m| m.count > 0).collect();
-    let rows = shown.iter().map(|metric| row(metric, seconds)).collect();
-    text += &table(
-        &[
-            "", "COUNT", "RATE", "MEAN", "P50", "P90", "P99", "P99.9", "MAX",
-        ],
-        rows,
-        1,
-    );
+    text += &figures(&shown, seconds);
     for unit in ["ns", "bytes"] {
         let of_unit: Vec<&Metric> = shown.iter().copied().filter(|m| m.unit == unit).collect();
         if !of_unit.is_empty() {
@@ -57,6 +46,19 @@ fn series(series: &Series, seconds: f64) -> String {
         }
     }
     text
+}
+
+/// The columns move together where counts are so long that they would not fit.
+fn figures(metrics: &[&Metric], seconds: f64) -> String {
+    let head = [
+        "", "COUNT", "RATE", "MEAN", "P50", "P90", "P99", "P99.9", "MAX",
+    ];
+    let rows: Vec<_> = metrics.iter().map(|metric| row(metric, seconds)).collect();
+    let wide = spaced(&head, rows.clone(), 1, 2);
+    if wide.lines().all(|line| line.chars().count() <= COLUMNS) {
+        return wide;
+    }
+    spaced(&head, rows, 1, 1)
 }
 
 /// A value in its unit, short.
@@ -86,84 +88,14 @@ fn row(metric: &Metric, seconds: f64) -> Vec<String> {
 /// A rate per second, short.
 pub(crate) fn rate(per_second: f64) -> String {
     match per_second {
+        rate if rate >= 1e9 => format!("{:.1}G/s", rate / 1e9),
+        rate if rate >= 1e8 => format!("{:.0}M/s", rate / 1e6),
         rate if rate >= 1e6 => format!("{:.1}M/s", rate / 1e6),
         rate if rate >= 1e4 => format!("{:.0}k/s", rate / 1e3),
         rate if rate >= 1e3 => format!("{:.1}k/s", rate / 1e3),
         rate if rate >= 10.0 => format!("{rate:.0}/s"),
         rate => format!("{rate:.1}/s"),
     }
-}
-
-/// Rows of as many buckets as it takes, and a column of bars for each metric.
-fn histogram(metrics: &[&Metric], unit: &str) -> String {
-    let places = || {
-        metrics
-            .iter()
-            .flat_map(|metric| &metric.buckets)
-            .map(|(lower, _)| bucket::index(*lower))
-    };
-    let (Some(first), Some(last)) = (places().min(), places().max()) else {
-        return String::new();
-    };
-    // 1, 2, 4 or 8 buckets a row: whole powers of two stay together.
-    let mut step = 1;
-    while step < bucket::SUB_BUCKETS && (last - first) / step >= ROWS {
-        step *= 2;
-    }
-    let width = BARS / metrics.len() - 2;
-    let mut text = format!("{:>9} ", "");
-    for metric in metrics {
-        let _infallible = write!(text, " {:<width$} ", metric.metric);
-    }
-    let heading = format!("{}\n", text.trim_end());
-    let mut lines = Vec::new();
-    for row in first / step..=last / step {
-        let edge = value(unit, bucket::lower(row * step));
-        let mut line = format!("{:>9} ", format!(">={edge}"));
-        for metric in metrics {
-            let count = |row| in_row(metric, row, step);
-            let most = (first / step..=last / step).map(count).max().unwrap_or(0);
-            let _infallible = write!(line, " {:<width$} ", bar(count(row), most, width));
-        }
-        lines.push(line.trim_end().to_owned());
-    }
-    heading + &without_gaps(&lines)
-}
-
-/// Three or more rows without a count become one.
-fn without_gaps(lines: &[String]) -> String {
-    let empty = |line: &String| line.trim_start().split(' ').nth(1).is_none();
-    let mut text = String::new();
-    for group in lines.chunk_by(|a, b| empty(a) && empty(b)) {
-        if group.len() > 2 {
-            text += "      ...\n";
-            continue;
-        }
-        for line in group {
-            text += line;
-            text.push('\n');
-        }
-    }
-    text
-}
-
-fn in_row(metric: &Metric, row: u32, step: u32) -> u64 {
-    metric
-        .buckets
-        .iter()
-        .filter(|(lower, _)| bucket::index(*lower) / step == row)
-        .map(|(_, count)| count)
-        .sum()
-}
-
-/// The count, and a bar as long as its share of the most; at least one character for what is not 0.
-fn bar(count: u64, most: u64, width: usize) -> String {
-    if count == 0 {
-        return String::new();
-    }
-    let room = width.saturating_sub(8) as u64;
-    let length = (count * room).checked_div(most).unwrap_or(0).max(1);
-    format!("{count:>7} {}", "#".repeat(length as usize))
 }
 
 /// The ledger: what the figures above lack.
@@ -185,7 +117,8 @@ fn books(dump: &Dump) -> String {
         );
     }
     for missing in &dump.not_measured {
-        let _infallible = writeln!(text, "not measured: {}: {}", missing.what, missing.reason);
+        let line = format!("not measured: {}: {}", missing.what, missing.reason);
+        text += &wrap(&line, INDENT);
     }
     let losses: Vec<String> = ledger
         .losses()
@@ -196,14 +129,18 @@ fn books(dump: &Dump) -> String {
     if losses.is_empty() {
         text += "ledger     nothing lost\n";
     } else {
-        let _infallible = writeln!(text, "ledger     INCOMPLETE: {}", losses.join(", "));
+        let line = format!("ledger     INCOMPLETE: {}", losses.join(", "));
+        text += &wrap(&line, INDENT);
     }
     text
 }
 
 #[cfg(test)]
 mod tests {
-    use agent_common::probes::{PROBES, Unit};
+    use agent_common::{
+        bucket,
+        probes::{PROBES, Unit},
+    };
 
     use super::*;
     use crate::{kernel::Counts, report::dump::Ledger};
@@ -218,6 +155,7 @@ mod tests {
         };
         let mut dump = Dump::new(PROBES[0], 0, 5_000_000_000, Ledger::default());
         dump.series = vec![Series {
+            id: String::new(),
             labels: [
                 ("device", "nvme10n1"),
                 ("op", "discard"),
@@ -235,22 +173,49 @@ mod tests {
         dump
     }
 
-    #[test]
-    fn no_line_is_longer_than_79_and_all_counts_are_there() {
-        let text = dump(&example());
-        for line in text.lines() {
-            assert!(line.chars().count() < 80, "{line}");
-        }
-        assert!(text.contains("nothing lost"), "{text}");
+    /// What makes lines long: counts of ten digits, the path of a cgroup, what the kernel says.
+    fn long_example() -> Dump {
+        let mut dump = example();
+        let counts = Counts {
+            sum: u64::MAX / 2,
+            max: 999_999_999,
+            buckets: (bucket::index(1_024)..=bucket::index(999_999_999))
+                .map(|index| (index, 999_999_999 - u64::from(index)))
+                .collect(),
+        };
+        let names = ["direct_reclaim", "oncpu", "offcpu", "idle"];
+        let series = &mut dump.series[0];
+        series.metrics = names
+            .map(|name| Metric::new(name, Unit::Nanoseconds, &counts))
+            .into();
+        let size = Metric::new("size", Unit::Bytes, &counts);
+        series.metrics.push(size);
+        let path = format!("/kubepods.slice/{}/app", "pod0123456789.slice/".repeat(9));
+        series.labels.insert("cgroup".into(), path);
+        dump.lacks(
+            "latency of lookups",
+            "fentry: BPF_PROG_LOAD: the verifier says: func 'lookup_slow' doesn't have 5-th argument; \
+             kprobe: perf_event_open: no such function: __lookup_slow",
+        );
+        (dump.ledger.lost, dump.ledger.missed) = (u64::MAX, u64::MAX);
+        (dump.ledger.negative, dump.ledger.other) = (u64::MAX, u64::MAX);
+        dump
     }
 
     #[test]
-    fn rows_hold_every_count_once() {
-        let example = example();
-        let metric = &example.series[0].metrics[1];
-        for step in [1, 2, 4, 8] {
-            let sum: u64 = (0..512).map(|row| in_row(metric, row, step)).sum();
-            assert_eq!(sum, metric.count);
+    fn no_line_is_longer_than_79_and_all_counts_are_there() {
+        let (usual, long) = (dump(&example()), dump(&long_example()));
+        for line in usual.lines().chain(long.lines()) {
+            assert!(line.chars().count() < 80, "{line}");
+        }
+        assert!(usual.contains("nothing lost"), "{usual}");
+        for part in [
+            " comm=kworker/u256:1+",
+            "/app ",
+            "function: __lookup_slow",
+            " 7999999",
+        ] {
+            assert!(long.contains(part), "{part}: {long}");
         }
     }
 }

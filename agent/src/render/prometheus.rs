@@ -1,10 +1,38 @@
 //! A dump in Prometheus' text format: https://prometheus.io/docs/instrumenting/exposition_formats/
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, ops::RangeInclusive};
 
-use agent_common::bucket;
+use crate::{
+    failure::{Failure, USAGE},
+    report::dump::{Dump, Labels, Metric, Series},
+};
 
-use crate::report::dump::{Dump, Labels, Metric, Series};
+/// Edges of the exported histograms are at these powers of two, whether something was counted there or not:
+/// `rate()` and `histogram_quantile()` want every `le` of a series from its first scrape on. From 1 us to
+/// 9 minutes (ns). Not up to the end at 2^40: what is beyond is counted in the last bucket too.
+const TIMES: RangeInclusive<u32> = 10..=39;
+/// From a sector to 4 GiB (bytes): a request's length has 32 bits.
+const SIZES: RangeInclusive<u32> = 9..=32;
+
+/// Refuses intervals.
+///
+/// # Errors
+/// There is one.
+pub fn refuse_interval(interval: Option<&str>) -> Result<(), Failure> {
+    match interval {
+        Some(interval) => Err(Failure::new(
+            USAGE,
+            format!(
+                "--format prometheus takes no interval, but was given {interval:?}: counters must not fall"
+            ),
+        )
+        .hint(
+            "load the probe into an agent (iolag probe load) and leave the interval away at each scrape; \
+             rate() makes intervals",
+        )),
+        None => Ok(()),
+    }
+}
 
 /// Histograms in base units (seconds, bytes), and the ledger as counters. For a scrape the dump should be
 /// one since the probe was loaded: counters must not fall.
@@ -49,21 +77,29 @@ fn counter(text: &mut String, name: &str, series: &Series, metric: &Metric) {
 }
 
 fn histogram(text: &mut String, name: &str, series: &Series, metric: &Metric) {
-    let scale = if metric.unit == "ns" { 1e-9 } else { 1.0 };
+    let (per_unit, exponents) = match metric.unit.as_str() {
+        "ns" => (1e9, TIMES),
+        _ => (1.0, SIZES),
+    };
+    let mut buckets = metric.buckets.iter().peekable();
     let mut sum = 0;
-    for (lower, count) in &metric.buckets {
-        sum += count;
-        // Prometheus' edges are inclusive, as is the last value of a bucket.
-        let edge = bucket::last(bucket::index(*lower)) as f64 * scale;
+    for exponent in exponents {
+        let end = 1u64 << exponent;
+        while let Some((_, count)) = buckets.next_if(|(lower, _)| *lower < end) {
+            sum += count;
+        }
+        // Prometheus' edges are inclusive, ours are not.
+        let edge = (end - 1) as f64 / per_unit;
         let labels = labels(&series.labels, Some(&format!("{edge}")));
         let _infallible = writeln!(text, "{name}_bucket{labels} {sum}");
     }
     let all = labels(&series.labels, Some("+Inf"));
     let plain = labels(&series.labels, None);
+    let count = metric.count;
     let _infallible = writeln!(
         text,
-        "{name}_bucket{all} {sum}\n{name}_sum{plain} {}\n{name}_count{plain} {sum}",
-        metric.sum as f64 * scale
+        "{name}_bucket{all} {count}\n{name}_sum{plain} {}\n{name}_count{plain} {count}",
+        metric.sum as f64 / per_unit
     );
 }
 
@@ -89,7 +125,10 @@ fn escape(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use agent_common::probes::{PROBES, Unit};
+    use agent_common::{
+        bucket,
+        probes::{PROBES, Unit},
+    };
 
     use super::*;
     use crate::{kernel::Counts, report::dump::Ledger};
@@ -103,6 +142,7 @@ mod tests {
         };
         let mut example = Dump::new(PROBES[0], 0, 1, Ledger::default());
         example.series = vec![Series {
+            id: String::new(),
             labels: [("comm".to_owned(), "a\"b\\c".to_owned())].into(),
             metrics: vec![
                 Metric::new("total", Unit::Nanoseconds, &counts),
@@ -119,5 +159,68 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("iolag_block_lost_total{cause=\"missed\"} 0\n"));
+    }
+    /// `(le, count)` of a metric with these values.
+    fn exported(unit: Unit, values: &[u64]) -> Vec<(String, u64)> {
+        let mut buckets = std::collections::BTreeMap::new();
+        for value in values {
+            *buckets.entry(bucket::index(*value)).or_default() += 1;
+        }
+        let counts = Counts {
+            sum: 0,
+            max: u64::MAX,
+            buckets: buckets.into_iter().collect(),
+        };
+        let mut example = Dump::new(PROBES[0], 0, 1, Ledger::default());
+        example.series = vec![Series {
+            id: String::new(),
+            labels: Labels::new(),
+            metrics: vec![Metric::new("total", unit, &counts)],
+        }];
+        let text = dump(&example);
+        let lines = text.lines().filter_map(|line| line.split_once("le=\""));
+        lines
+            .map(|(_, rest)| rest.split_once("\"} ").unwrap())
+            .map(|(edge, count)| (edge.to_owned(), count.parse().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn the_edges_are_the_same_whatever_was_counted() {
+        let edges = |unit, values: &[u64]| {
+            let all = exported(unit, values);
+            all.into_iter().map(|(edge, _)| edge).collect::<Vec<_>>()
+        };
+        let none = edges(Unit::Nanoseconds, &[]);
+        assert_eq!(
+            none,
+            edges(Unit::Nanoseconds, &[0, 5_000, 1 << 39, u64::MAX])
+        );
+        assert_eq!(none.len(), 31);
+        assert_eq!(none[..2], ["0.000001023", "0.000002047"]);
+        let sizes = edges(Unit::Bytes, &[4_096]);
+        assert_eq!(sizes, edges(Unit::Bytes, &[]));
+        assert_eq!(
+            (sizes[0].as_str(), sizes.last().unwrap().as_str()),
+            ("511", "+Inf")
+        );
+    }
+
+    #[test]
+    fn each_value_is_counted_from_its_edge_on() {
+        let values = [0, 1_023, 1_024, 5_000, (1 << 39) - 1, 1 << 39, u64::MAX];
+        for (edge, count) in exported(Unit::Nanoseconds, &values) {
+            let edge = edge.parse::<f64>().unwrap() * 1e9;
+            let below = values.iter().filter(|value| **value as f64 <= edge.round());
+            assert_eq!(count, below.count() as u64, "{edge}");
+        }
+    }
+
+    #[test]
+    fn an_interval_is_a_usage_error_that_says_what_to_do() {
+        assert!(refuse_interval(None).is_ok());
+        let failure = refuse_interval(Some("5")).unwrap_err();
+        assert_eq!(failure.code, USAGE);
+        assert!(failure.to_string().contains("probe load"), "{failure}");
     }
 }

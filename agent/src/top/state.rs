@@ -197,7 +197,7 @@ fn between(before: &Sample, now: &Sample) -> Shown {
         let earlier = before
             .dumps
             .iter()
-            .find(|earlier| earlier.probe == dump.probe && earlier.from_ns == dump.from_ns)?;
+            .find(|earlier| earlier.probe == dump.probe && dump.continues(earlier))?;
         Some(dump.since(earlier))
     });
     let delays = match (&before.status, &now.status) {

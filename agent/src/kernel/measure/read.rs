@@ -17,6 +17,28 @@ pub struct RawSeries {
     pub metrics: Vec<Counts>,
 }
 
+impl RawSeries {
+    /// What tells it apart from the others of its probe, for as long as the probe is loaded.
+    #[must_use]
+    pub fn id(&self) -> String {
+        let key = match &self.key {
+            Some(key) => format!(
+                "{:x}.{:x}.{:x}.{:x}.{:x}",
+                key.op,
+                key.device,
+                key.magic,
+                key.cgroup,
+                u128::from_be_bytes(key.comm)
+            ),
+            None => "other".into(),
+        };
+        match self.cpu {
+            Some(cpu) => format!("{key}@{cpu}"),
+            None => key,
+        }
+    }
+}
+
 /// A histogram without its empty buckets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -161,4 +183,32 @@ pub fn series(
         }
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_of_the_key_and_the_cpu_make_another_series() {
+        let key = Key::default();
+        let mut comm = [0; 16];
+        comm[15] = 1;
+        let keys = [
+            None,
+            Some(key),
+            Some(Key { op: 1, ..key }),
+            Some(Key { device: 1, ..key }),
+            Some(Key { magic: 1, ..key }),
+            Some(Key { cgroup: 1, ..key }),
+            Some(Key { comm, ..key }),
+        ];
+        let mut ids = std::collections::BTreeSet::new();
+        for key in keys {
+            for cpu in [None, Some(0), Some(1)] {
+                let metrics = Vec::new();
+                assert!(ids.insert(RawSeries { key, cpu, metrics }.id()));
+            }
+        }
+    }
 }

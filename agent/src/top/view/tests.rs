@@ -33,6 +33,7 @@ fn metric(name: &str, unit: Unit, count: u64, value: u64) -> Metric {
 fn dump(factor: u64) -> Dump {
     let mut dump = Dump::new(PROBES[0], 5, 5 + factor * 1_000_000_000, Ledger::default());
     let series = |device: &str, op: &str, rate: u64| Series {
+        id: String::new(),
         labels: [("device", device), ("op", op)]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into(),

@@ -1,19 +1,14 @@
-//! The command `hist`: histograms of a probe, from a running agent or by loading the probe for as long as
-//! it takes.
+//! What `hist` is asked for.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use agent_common::probes::{Field, Probe};
 
 use crate::{
-    control::{client::call, protocol::Command},
-    failure::{FAILED, Failure, HOST, USAGE},
-    host::Facts,
-    kernel::HostTypes,
-    measure::{Measurement, Target, default_fields, find_field, in_order, parse_fields},
+    failure::{FAILED, Failure, USAGE},
+    measure::{Target, default_fields, find_field, in_order, parse_fields, unknown},
     plan,
     report::{dump::Dump, probes::Row},
-    session::SYSCALL_ENTRY,
 };
 
 /// What was asked.
@@ -72,7 +67,7 @@ impl Request {
     }
 
     /// What the probe must tell apart: what is shown, and what is filtered by.
-    fn fields(&self) -> Vec<Field> {
+    pub(super) fn fields(&self) -> Vec<Field> {
         let mut fields = self.by.clone();
         fields.extend(self.filters.iter().map(|(field, _)| *field));
         in_order(&fields)
@@ -80,7 +75,7 @@ impl Request {
 
     /// Whether an agent with these probes has what was asked for. Where no keys were asked for, its own are
     /// taken.
-    fn serve_from(&mut self, rows: &[Row]) -> bool {
+    pub(super) fn serve_from(&mut self, rows: &[Row]) -> bool {
         let name = self.target.name();
         let loaded = rows.iter().find(|row| row.name == name && row.loaded);
         let (Some(row), None) = (loaded, &self.backend) else {
@@ -97,12 +92,35 @@ impl Request {
         self.fields().iter().all(has)
     }
 
-    fn by_cpu(&self) -> bool {
+    pub(super) fn by_cpu(&self) -> bool {
         self.fields().contains(&Field::Cpu)
     }
 
+    /// Whether this has what was asked for: an agent's probe may have been loaded anew, by other keys.
+    ///
+    /// # Errors
+    /// A key is not there.
+    pub(super) fn check(&self, dump: &Dump) -> Result<(), Failure> {
+        let lacks = |field: &Field| {
+            let mut labels = dump.series.iter().map(|series| &series.labels);
+            labels.any(|labels| !labels.contains_key(field.name()))
+        };
+        match self.fields().into_iter().find(lacks) {
+            Some(field) => Err(Failure::new(
+                FAILED,
+                format!(
+                    "failed to tell series of {} apart by {}: the probe was loaded anew without",
+                    self.target.name(),
+                    field.name()
+                ),
+            )
+            .hint("iolag probe list shows by what it is loaded")),
+            None => Ok(()),
+        }
+    }
+
     /// Leaves what was asked for.
-    fn select(&self, mut dump: Dump) -> Dump {
+    pub(super) fn select(&self, mut dump: Dump) -> Dump {
         let filters: Vec<(String, String)> = self
             .filters
             .iter()
@@ -138,128 +156,9 @@ fn parse_filter(probe: &Probe, text: &str) -> Result<(Field, String), Failure> {
     })?;
     let field = find_field(probe, key)?;
     if field == Field::Op && !probe.ops.is_empty() && !probe.ops.contains(&value) {
-        return Err(crate::measure::unknown("op", value, probe.ops));
+        return Err(unknown("op", value, probe.ops));
     }
     Ok((field, value.into()))
-}
-
-/// Where the figures come from.
-enum Source<'a> {
-    Agent(&'a Path),
-    Own(Box<Measurement>),
-}
-
-impl<'a> Source<'a> {
-    /// The agent at `socket`, if there is one whose probe tells apart what is needed; else the probe is
-    /// loaded here.
-    fn open(request: &mut Request, socket: &'a Path) -> Result<Self, Failure> {
-        let mut agent = false;
-        match call::<Vec<Row>>(socket, &Command::ProbeList) {
-            Ok(rows) => {
-                agent = true;
-                if request.serve_from(&rows) {
-                    return Ok(Self::Agent(socket));
-                }
-            }
-            // No agent: that is fine.
-            Err(failure) if failure.code == HOST => {}
-            Err(failure) => log::info!("the agent is not asked: {failure}"),
-        }
-        let facts = Facts::read(Path::new("/"));
-        plan::may_load(&facts, "iolag hist")?;
-        let types = HostTypes::read(&facts)?;
-        let backend = request.backend.as_deref();
-        let own = Measurement::start(&request.target, &request.fields(), &types, backend)?;
-        if agent && own.probe().attached_at(SYSCALL_ENTRY) {
-            log::warn!(
-                "the running agent's delays end before this probe's clock starts: to measure them, \
-                 iolag probe load {}",
-                request.target.name()
-            );
-        }
-        Ok(Self::Own(Box::new(own)))
-    }
-
-    fn dump(&self, request: &Request) -> Result<Dump, Failure> {
-        match self {
-            Self::Agent(socket) => call(
-                socket,
-                &Command::Dump {
-                    probe: request.target.name(),
-                    by_cpu: request.by_cpu(),
-                },
-            ),
-            Self::Own(own) => own.dump(request.by_cpu()),
-        }
-    }
-}
-
-/// Measures and hands each result to `print`, until the count is reached or Ctrl-C.
-///
-/// # Errors
-/// The probe cannot be loaded, the agent is gone, `print` failed.
-pub fn run(
-    mut request: Request,
-    socket: &Path,
-    mut print: impl FnMut(&Dump) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| {
-            Failure::new(FAILED, format!("failed to start the event loop: {error}"))
-        })?;
-    let source = Source::open(&mut request, socket)?;
-    let request = &request;
-    if let (Source::Agent(_), None) = (&source, request.interval) {
-        return print(&request.select(source.dump(request)?));
-    }
-    let mut before = source.dump(request)?;
-    announce(request);
-    let mut printed = 0;
-    loop {
-        let stopped = runtime.block_on(pause(request.interval))?;
-        let now = source.dump(request)?;
-        print(&request.select(now.since(&before)))?;
-        before = now;
-        printed += 1;
-        if stopped || request.interval.is_none() || request.count == Some(printed) {
-            return Ok(());
-        }
-    }
-}
-
-fn announce(request: &Request) {
-    let name = request.target.name();
-    match (request.interval, request.count) {
-        (None, _) => eprintln!("measuring {name}; Ctrl-C stops and prints"),
-        (Some(every), None) => eprintln!(
-            "measuring {name}, printing every {} s; Ctrl-C prints the last and stops",
-            every.as_secs_f64()
-        ),
-        (Some(every), Some(count)) => eprintln!(
-            "measuring {name}, {count} times {} s; Ctrl-C stops earlier",
-            every.as_secs_f64()
-        ),
-    }
-}
-
-/// Waits for the interval, or forever without one; `true` if it was asked to stop.
-async fn pause(interval: Option<Duration>) -> Result<bool, Failure> {
-    let failed = |error| Failure::new(FAILED, format!("failed to handle signals: {error}"));
-    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .map_err(failed)?;
-    let elapsed = async {
-        match interval {
-            Some(interval) => tokio::time::sleep(interval).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = elapsed => Ok(false),
-        pressed = tokio::signal::ctrl_c() => pressed.map(|()| true).map_err(failed),
-        _ = terminated.recv() => Ok(true),
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,186 @@
+//! The command `hist`: histograms of a probe, from a running agent or by loading the probe for as long as
+//! it takes.
+
+use std::{path::Path, time::Duration};
+
+pub use self::request::{Request, parse_interval};
+use crate::{
+    control::{client::call, protocol::Command},
+    failure::{FAILED, Failure, HOST},
+    host::Facts,
+    kernel::HostTypes,
+    measure::Measurement,
+    plan,
+    report::{dump::Dump, probes::Row},
+    session::SYSCALL_ENTRY,
+    units::format_ns,
+};
+
+mod request;
+
+/// Where the figures come from.
+enum Source<'a> {
+    Agent(&'a Path),
+    Own(Box<Measurement>),
+}
+
+impl<'a> Source<'a> {
+    /// The agent at `socket`, if there is one whose probe tells apart what is needed; else the probe is
+    /// loaded here.
+    fn open(request: &mut Request, socket: &'a Path) -> Result<Self, Failure> {
+        let mut agent = false;
+        match call::<Vec<Row>>(socket, &Command::ProbeList) {
+            Ok(rows) => {
+                agent = true;
+                if request.serve_from(&rows) {
+                    return Ok(Self::Agent(socket));
+                }
+            }
+            // No agent: that is fine.
+            Err(failure) if failure.code == HOST => {}
+            Err(failure) => log::info!("the agent is not asked: {failure}"),
+        }
+        let facts = Facts::read(Path::new("/"));
+        plan::may_load(&facts, "iolag hist")?;
+        let types = HostTypes::read(&facts)?;
+        let backend = request.backend.as_deref();
+        let own = Measurement::start(&request.target, &request.fields(), &types, backend)?;
+        if agent && own.probe().attached_at(SYSCALL_ENTRY) {
+            log::warn!(
+                "the running agent's delays end before this probe's clock starts: to measure them, \
+                 iolag probe load {}",
+                request.target.name()
+            );
+        }
+        Ok(Self::Own(Box::new(own)))
+    }
+
+    fn dump(&mut self, request: &Request) -> Result<Dump, Failure> {
+        match self {
+            Self::Agent(socket) => call(
+                socket,
+                &Command::Dump {
+                    probe: request.target.name(),
+                    by_cpu: request.by_cpu(),
+                },
+            ),
+            Self::Own(own) => own.dump(request.by_cpu()),
+        }
+    }
+}
+
+/// Measures and hands each result to `print`, until the count is reached or Ctrl-C.
+///
+/// # Errors
+/// The probe cannot be loaded, the agent is gone, `print` failed.
+pub fn run(
+    mut request: Request,
+    socket: &Path,
+    mut print: impl FnMut(&Dump) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            Failure::new(FAILED, format!("failed to start the event loop: {error}"))
+        })?;
+    let mut source = Source::open(&mut request, socket)?;
+    let request = &request;
+    if let (Source::Agent(_), None) = (&source, request.interval) {
+        return print(&request.select(source.dump(request)?));
+    }
+    let mut before = source.dump(request)?;
+    announce(request);
+    let mut printed = 0;
+    loop {
+        let stopped = runtime.block_on(pause(request.interval))?;
+        let now = source.dump(request)?;
+        if let Some(line) = reloaded(&now, &before) {
+            eprintln!("{line}");
+        }
+        request.check(&now)?;
+        print(&request.select(now.since(&before)))?;
+        before = now;
+        printed += 1;
+        if stopped || request.interval.is_none() || request.count == Some(printed) {
+            return Ok(());
+        }
+    }
+}
+
+/// Says so if the probe was loaded anew between two dumps.
+fn reloaded(now: &Dump, before: &Dump) -> Option<String> {
+    (!now.continues(before)).then(|| {
+        format!(
+            "the probe {} was loaded anew; this is all of the {} since then",
+            now.probe,
+            format_ns(now.interval_ns)
+        )
+    })
+}
+
+fn announce(request: &Request) {
+    let name = request.target.name();
+    match (request.interval, request.count) {
+        (None, _) => eprintln!("measuring {name}; Ctrl-C stops and prints"),
+        (Some(every), None) => eprintln!(
+            "measuring {name}, printing every {} s; Ctrl-C prints the last and stops",
+            every.as_secs_f64()
+        ),
+        (Some(every), Some(count)) => eprintln!(
+            "measuring {name}, {count} times {} s; Ctrl-C stops earlier",
+            every.as_secs_f64()
+        ),
+    }
+}
+
+/// Waits for the interval, or forever without one; `true` if it was asked to stop.
+async fn pause(interval: Option<Duration>) -> Result<bool, Failure> {
+    let failed = |error| Failure::new(FAILED, format!("failed to handle signals: {error}"));
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .map_err(failed)?;
+    let elapsed = async {
+        match interval {
+            Some(interval) => tokio::time::sleep(interval).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = elapsed => Ok(false),
+        pressed = tokio::signal::ctrl_c() => pressed.map(|()| true).map_err(failed),
+        _ = terminated.recv() => Ok(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_common::probes::PROBES;
+
+    use super::*;
+    use crate::report::dump::{Ledger, Series};
+
+    fn dump(from_ns: u64) -> Dump {
+        Dump::new(PROBES[0], from_ns, 2_000_000_000, Ledger::default())
+    }
+
+    #[test]
+    fn a_probe_that_was_loaded_anew_is_told() {
+        assert_eq!(reloaded(&dump(10), &dump(10)), None);
+        let line = reloaded(&dump(1_500_000_000), &dump(10)).unwrap();
+        assert!(line.ends_with("all of the 500ms since then"), "{line}");
+    }
+
+    #[test]
+    fn keys_that_went_with_the_probe_are_told() {
+        let request = Request::parse("block", None, None, Some("op"), &[], "auto").unwrap();
+        let mut dump = dump(10);
+        assert!(request.check(&dump).is_ok());
+        dump.series = vec![Series {
+            id: "1".into(),
+            labels: [("device".to_owned(), "vda".to_owned())].into(),
+            metrics: Vec::new(),
+        }];
+        let told = request.check(&dump).unwrap_err().to_string();
+        assert!(told.contains("apart by op"), "{told}");
+    }
+}
