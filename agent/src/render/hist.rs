@@ -126,8 +126,10 @@ fn books(dump: &Dump) -> String {
         .filter(|(_, count)| *count > 0)
         .map(|(name, count)| format!("{name} {count}"))
         .collect();
-    if losses.is_empty() {
+    if losses.is_empty() && dump.not_measured.is_empty() {
         text += "ledger     nothing lost\n";
+    } else if losses.is_empty() {
+        text += "ledger     INCOMPLETE: nothing lost of what is measured\n";
     } else {
         let line = format!("ledger     INCOMPLETE: {}", losses.join(", "));
         text += &wrap(&line, INDENT);
@@ -203,12 +205,20 @@ mod tests {
     }
 
     #[test]
+    fn a_part_that_is_not_measured_makes_it_incomplete() {
+        let mut dump_of_a_part = example();
+        dump_of_a_part.not_measured = long_example().not_measured;
+        let text = dump(&dump_of_a_part);
+        assert!(text.contains("INCOMPLETE: nothing lost of what"), "{text}");
+    }
+
+    #[test]
     fn no_line_is_longer_than_79_and_all_counts_are_there() {
         let (usual, long) = (dump(&example()), dump(&long_example()));
         for line in usual.lines().chain(long.lines()) {
             assert!(line.chars().count() < 80, "{line}");
         }
-        assert!(usual.contains("nothing lost"), "{usual}");
+        assert!(usual.contains("ledger     nothing lost\n"), "{usual}");
         for part in [
             " comm=kworker/u256:1+",
             "/app ",
