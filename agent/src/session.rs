@@ -68,10 +68,14 @@ impl Session {
     /// Loads a measuring probe, as [`Probes::load`].
     ///
     /// # Errors
-    /// As [`Probes::load`]; or the delays cannot be attached again.
+    /// As [`Probes::load`]; or the delays cannot be attached again. All is then as before.
     pub fn load_probe(&mut self, name: &str, by: &[String], backend: &str) -> Result<Row, Failure> {
         let row = self.probes.load(name, by, backend)?;
-        self.delays_last()?;
+        if let Err(failure) = self.delays_last() {
+            // It would not see the delays: better none than one that measures something else.
+            self.unload_probe(name)?;
+            return Err(failure);
+        }
         Ok(row)
     }
 
@@ -100,7 +104,7 @@ impl Session {
     fn delays_last(&mut self) -> Result<(), Failure> {
         let measured = self.probes.attached_at(SYSCALL_ENTRY);
         if measured > self.measured_at_entry {
-            self.probe.attach_last(SYSCALL_ENTRY)?;
+            self.probe.attach_last()?;
         }
         self.measured_at_entry = measured;
         Ok(())
