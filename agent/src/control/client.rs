@@ -17,12 +17,13 @@ use crate::failure::{FAILED, Failure, HOST};
 
 /// How long a command waits for an agent that does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// As `PATIENCE`, for what makes the kernel read programs: seconds on a slow machine.
-const LOADING: Duration = Duration::from_secs(30);
+/// As `PATIENCE`, for what makes the kernel read programs, or wait until none of them runs any more: seconds
+/// on a slow machine.
+const ATTACHING: Duration = Duration::from_secs(30);
 
 fn patience(command: &Command) -> Duration {
     match command {
-        Command::ProbeLoad { .. } => LOADING,
+        Command::ProbeLoad { .. } | Command::ProbeUnload { .. } | Command::Stop => ATTACHING,
         _ => PATIENCE,
     }
 }
@@ -148,4 +149,25 @@ fn is_socket(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt as _;
     path.symlink_metadata()
         .is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_attaches_or_detaches_is_given_the_time_that_the_kernel_takes() {
+        let probe = || "vfs".to_owned();
+        let load = Command::ProbeLoad {
+            probe: probe(),
+            by: Vec::new(),
+            backend: "auto".into(),
+        };
+        for command in [load, Command::ProbeUnload { probe: probe() }, Command::Stop] {
+            assert_eq!(patience(&command), ATTACHING, "{command:?}");
+        }
+        for command in [Command::Status, Command::Reset, Command::ProbeList] {
+            assert_eq!(patience(&command), PATIENCE, "{command:?}");
+        }
+    }
 }
