@@ -6,8 +6,11 @@ use std::{path::Path, time::Duration};
 use agent_common::probes::{Field, Probe};
 
 use crate::{
-    control::{client::call, protocol::Command},
-    failure::{FAILED, Failure, HOST, USAGE},
+    control::{
+        client::{call, call_if_any},
+        protocol::Command,
+    },
+    failure::{FAILED, Failure, USAGE},
     host::Facts,
     kernel::HostTypes,
     measure::{Measurement, Target, default_fields, find_field, in_order, parse_fields},
@@ -154,15 +157,15 @@ impl<'a> Source<'a> {
     /// loaded here.
     fn open(request: &mut Request, socket: &'a Path) -> Result<Self, Failure> {
         let mut agent = false;
-        match call::<Vec<Row>>(socket, &Command::ProbeList) {
-            Ok(rows) => {
+        match call_if_any::<Vec<Row>>(socket, &Command::ProbeList) {
+            Ok(Some(rows)) => {
                 agent = true;
                 if request.serve_from(&rows) {
                     return Ok(Self::Agent(socket));
                 }
             }
             // No agent: that is fine.
-            Err(failure) if failure.code == HOST => {}
+            Ok(None) => {}
             Err(failure) => log::info!("the agent is not asked: {failure}"),
         }
         let facts = Facts::read(Path::new("/"));

@@ -6,9 +6,9 @@ use agent_common::probes::PROBES;
 use tokio::sync::{Notify, broadcast};
 
 use crate::{
-    control::{client::call, protocol::Command},
+    control::{client::call_if_any, protocol::Command},
     events::log::EventLog,
-    failure::{FAILED, Failure, HOST},
+    failure::{FAILED, Failure},
     host::Facts,
     kernel::{HostTypes, ReadingTypes},
     measure::{Measurement, Target, default_fields, find_field, in_order},
@@ -291,12 +291,10 @@ impl Probes {
 /// The rows of the agent at `socket`, or of the catalogue if there is none.
 ///
 /// # Errors
-/// The agent does not answer.
+/// The agent does not answer, or may not be asked.
 pub fn list(socket: &Path) -> Result<Vec<Row>, Failure> {
-    match call(socket, &Command::ProbeList) {
-        Err(failure) if failure.code == HOST => Ok(Probes::new(Facts::read(Path::new("/"))).rows()),
-        answer => answer,
-    }
+    let rows = call_if_any(socket, &Command::ProbeList)?;
+    Ok(rows.unwrap_or_else(|| Probes::new(Facts::read(Path::new("/"))).rows()))
 }
 
 fn loaded_row(measurement: &Measurement) -> Row {
