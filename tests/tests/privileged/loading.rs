@@ -5,14 +5,16 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     os::unix::net::UnixStream,
     path::Path,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
-use iolag_tests::timing::reads;
+use iolag_tests::{programs, timing::reads};
 use serde_json::Value;
 
 use crate::place::Place;
 
+const STATUS: &str = r#"{"schema":1,"command":"status"}"#;
 const LOAD_VFS: &str =
     r#"{"schema":1,"command":"probe-load","probe":"vfs","by":[],"backend":"tp"}"#;
 
@@ -99,7 +101,7 @@ fn a_load_that_fails_leaves_the_delays_in_force() {
     place.done(&["set", "1ms"]);
     let before = place.status();
     let mut connection = Connection::new(&place);
-    connection.ask(r#"{"schema":1,"command":"status"}"#);
+    connection.ask(STATUS);
     let mut refusals = Vec::new();
     for room in 0..100 {
         let usual = limit_descriptors(pid, limit_for(pid, room));
@@ -125,4 +127,51 @@ fn a_load_that_fails_leaves_the_delays_in_force() {
     let list = connection.ask(r#"{"schema":1,"command":"probe-list"}"#);
     assert!(list.to_string().contains(r#""loaded":true"#), "{list}");
     place.stop();
+}
+
+/// Others are answered, and hence leases renewed, while a probe is on its way; and what is asked of the probes
+/// meanwhile waits its turn.
+#[test]
+fn an_agent_that_loads_a_probe_answers_others() {
+    let Some(place) = Place::new() else { return };
+    place.start();
+    let (mut first, mut second) = (Connection::new(&place), Connection::new(&place));
+    let mut other = Connection::new(&place);
+    let start = Instant::now();
+    first.send(LOAD_VFS);
+    second.send(&LOAD_VFS.replace("tp", "auto"));
+    let loading = thread::spawn(move || {
+        let answers = (first.answer(), second.answer());
+        (answers, Instant::now())
+    });
+    let mut answered = Vec::new();
+    while !loading.is_finished() {
+        let asked = Instant::now();
+        assert_eq!(other.ask(STATUS)["ok"], true);
+        answered.push((asked, Instant::now()));
+    }
+    let ((one, two), loaded) = loading.join().unwrap();
+    assert_eq!(one["ok"], true, "{one}");
+    assert_eq!(one, two);
+    answered.retain(|(_, at)| *at < loaded);
+    let longest = answered.iter().map(|(asked, at)| *at - *asked).max();
+    let longest = longest.expect("nobody was answered");
+    let took = loaded - start;
+    println!(
+        "{} answers in {took:?}, the last of them after {longest:?}",
+        answered.len()
+    );
+    assert!(longest < took / 2, "an answer took {longest:?} of {took:?}");
+    place.stop();
+}
+
+#[test]
+fn an_agent_that_is_stopped_while_it_loads_leaves_nothing() {
+    let Some(place) = Place::new() else { return };
+    let before = programs::loaded().unwrap();
+    place.start();
+    let mut connection = Connection::new(&place);
+    connection.send(LOAD_VFS);
+    place.stop();
+    programs::wait_gone(programs::loaded, &before, Duration::from_secs(5)).unwrap();
 }
