@@ -15,7 +15,7 @@ use crate::{
     kernel::HostTypes,
     measure::{Measurement, Target, default_fields, find_field, in_order, parse_fields},
     plan,
-    report::{dump::Dump, probes::Row},
+    report::{dump::Dump, probes::Row, tasks},
     session::SYSCALL_ENTRY,
 };
 
@@ -113,6 +113,8 @@ impl Request {
             .collect();
         let keys: Vec<&str> = self.by.iter().map(|field| field.name()).collect();
         dump.select(&filters, &keys);
+        tasks::filter(&mut dump.tasks, &filters);
+        dump.tasks = tasks::first(dump.tasks);
         dump
     }
 }

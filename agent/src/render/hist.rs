@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use agent_common::bucket;
 
-use super::table::table;
+use super::{table::table, tasks};
 use crate::{
     report::dump::{Dump, Metric, Series},
     units::{format_bytes, format_ns},
@@ -26,6 +26,7 @@ pub fn dump(dump: &Dump) -> String {
         text.push('\n');
         text += &series(each, seconds);
     }
+    text += &tasks::section(&dump.tasks);
     text.push('\n');
     text += &books(dump);
     text

@@ -5,4 +5,5 @@ pub mod hist;
 pub mod json;
 pub mod prometheus;
 mod table;
+pub mod tasks;
 pub mod text;

@@ -8,7 +8,10 @@ use agent_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{SCHEMA, quantile_of};
+use super::{
+    SCHEMA, quantile_of,
+    tasks::{self, Task},
+};
 use crate::kernel::Counts;
 
 /// What was recorded from `from_ns` on, for `interval_ns`.
@@ -27,6 +30,9 @@ pub struct Dump {
     /// Requests in flight by the kernel's own count when this was read; only of the probe `block`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub in_flight: Vec<InFlight>,
+    /// Only of the probe `sched`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<Task>,
     pub series: Vec<Series>,
 }
 
@@ -252,6 +258,7 @@ impl Dump {
             ledger,
             not_measured: Vec::new(),
             in_flight: Vec::new(),
+            tasks: Vec::new(),
             series: Vec::new(),
         }
     }
@@ -298,6 +305,7 @@ impl Dump {
             complete: self.not_measured.is_empty()
                 && ledger.losses().iter().all(|(_, count)| *count == 0),
             ledger,
+            tasks: tasks::since(&self.tasks, &before.tasks),
             series,
             ..self.clone()
         }
