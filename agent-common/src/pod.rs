@@ -14,6 +14,8 @@ pub struct Control {
     pub lease_until_ns: u64,
     /// The wait per hit in ns, by the slot of the point; 0 is off.
     pub delay_ns: [u64; POINTS.len()],
+    /// Which of the twins at `sys_enter` does the work, 0 or 1; the other returns at once.
+    pub entry_twin: u64,
 }
 
 /// What one CPU counted at one point: an entry of the per-CPU map `COUNTERS`, by slot.

@@ -167,15 +167,35 @@ function_twins!(
 /// and third program would each cost every call of the machine.
 #[raw_tracepoint(tracepoint = "sys_enter")]
 pub fn tp_sys_enter(ctx: RawTracePointContext) -> i32 {
-    let id: u64 = ctx.arg(1);
-    if is_in(id, syscalls::READ) {
-        hit(&ctx, slot::VFS_READ);
-    } else if is_in(id, syscalls::WRITE) {
-        hit(&ctx, slot::VFS_WRITE);
-    } else if is_in(id, syscalls::OPEN) {
-        hit(&ctx, slot::VFS_OPEN);
-    }
+    entered(&ctx, 0);
     0
+}
+
+/// As above: what is attached to be behind the programs that came after the other one.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn tp_sys_enter_2(ctx: RawTracePointContext) -> i32 {
+    entered(&ctx, 1);
+    0
+}
+
+#[inline(always)]
+fn entered(ctx: &RawTracePointContext, twin: u64) {
+    let id: u64 = ctx.arg(1);
+    let slot = if is_in(id, syscalls::READ) {
+        slot::VFS_READ
+    } else if is_in(id, syscalls::WRITE) {
+        slot::VFS_WRITE
+    } else if is_in(id, syscalls::OPEN) {
+        slot::VFS_OPEN
+    } else {
+        return;
+    };
+    if CONTROL
+        .get(0)
+        .is_some_and(|control| control.entry_twin == twin)
+    {
+        hit(ctx, slot);
+    }
 }
 
 /// `TRACE_EVENT(block_rq_issue, TP_PROTO(struct request *rq))`; before 5.11 with a

@@ -37,7 +37,7 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use structure::{has, read};
-use tasks::{comm, comm_words, entry, forget};
+use tasks::{comm, comm_words, entry, forget, forget_name};
 
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
@@ -203,6 +203,14 @@ pub fn task_wakeup_new(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// `TRACE_EVENT(task_rename, TP_PROTO(struct task_struct *task, const char *comm))`, before the name changes
+/// (`__set_task_comm`). Not every kernel lets programs read an argument that is a string.
+#[btf_tracepoint(function = "task_rename")]
+pub fn task_renamed(ctx: BtfTracePointContext) -> i32 {
+    forget_name(read(ctx.arg::<*const u8>(0), &TASK_PID));
+    0
+}
+
 /// `TRACE_EVENT(sched_switch, TP_PROTO(bool preempt, struct task_struct *prev, struct task_struct *next,
 /// unsigned int prev_state))`; without the last before 5.18, which is not read.
 #[btf_tracepoint(function = "sched_switch")]
@@ -276,6 +284,9 @@ fn left(task: *const u8, pid: u32, preempted: bool, since_ns: u64, now_ns: u64) 
         }
         op::VOLUNTARY
     };
+    if entry.comm[0] == 0 {
+        entry.comm = comm(task);
+    }
     if since_ns != 0 {
         entry.oncpu_ns += now_ns - since_ns;
         measure::record_span(slot(task, found.place, op), ONCPU, since_ns, now_ns);

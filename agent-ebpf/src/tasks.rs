@@ -87,6 +87,23 @@ fn second_entry(pid: u32, task: *const u8, place: u32, first: &'static mut Task)
     })
 }
 
+/// Has the name of a task read anew when it next leaves its CPU. Without the run queue's lock: if another task
+/// takes the entry just then, its name is read anew.
+#[inline(always)]
+pub fn forget_name(pid: u32) {
+    let place = first_place(pid);
+    for place in [place, place ^ PARTNER] {
+        if let Some(entry) = TASKS.get_ptr_mut(place) {
+            // SAFETY: the kernel gave the pointer; words are written that any value is allowed in.
+            unsafe {
+                if (*entry).pid == pid {
+                    (*entry).comm = [0; 16];
+                }
+            }
+        }
+    }
+}
+
 /// Empties an entry but for the pid. A dead task waits for nothing; if this one does, its end was missed.
 #[inline(always)]
 pub fn forget(entry: &mut Task) {

@@ -12,6 +12,7 @@ use crate::{
     report::{
         dump::{Dump, Labels, Ledger, Metric, Series},
         events::{Event, OomKill},
+        tasks::{self, Task},
     },
 };
 
@@ -174,6 +175,11 @@ impl Measurement {
             if let Err(reason) = &part.attached {
                 dump.lacks(part.measures, reason);
             }
+        }
+        if let Some(known) = &self.probe.tasks {
+            let tasks = known.read(tasks::KEPT)?;
+            let root = Path::new("/");
+            dump.tasks = tasks.iter().map(|task| Task::new(task, root)).collect();
         }
         let mut fields = self.probe.fields.clone();
         fields.retain(|field| *field != Field::Cpu);

@@ -1,72 +1,28 @@
 //! The measuring probes of a running agent.
 
-use std::{os::fd::OwnedFd, panic::resume_unwind, path::Path, rc::Rc, thread};
+mod loading;
+
+use std::{os::fd::OwnedFd, path::Path, rc::Rc};
 
 use agent_common::probes::PROBES;
 use tokio::sync::{Notify, broadcast};
 
 use crate::{
-    control::{client::call, protocol::Command},
+    control::{client::call_if_any, protocol::Command},
     events::log::EventLog,
-    failure::{FAILED, Failure, HOST},
+    failure::{FAILED, Failure},
     host::Facts,
-    kernel::{HostTypes, ReadingTypes},
-    measure::{Measurement, Target, default_fields, find_field, in_order},
-    plan::parse_choice,
+    measure::{Measurement, Target},
     report::{dump::Dump, events::Event, probes::Row},
 };
 
-/// Probes that are to be loaded, while the kernel's types are being read for them.
-pub struct Wanted {
-    /// With whether it was asked for by name, and not by `all`.
-    targets: Vec<(Target, bool)>,
-    /// None if there are no targets.
-    types: Option<ReadingTypes>,
-}
+pub use loading::{Loading, Wanted};
 
-impl Wanted {
-    /// Reads the names that `run --probes` was given; `all` stands for those that this kernel can run.
-    ///
-    /// # Errors
-    /// An unknown probe.
-    pub fn parse(names: &[String], facts: &Facts) -> Result<Self, Failure> {
-        let mut targets: Vec<(Target, bool)> = Vec::new();
-        let mut add = |target: Target, by_name| match targets
-            .iter_mut()
-            .find(|(known, _)| known.name() == target.name())
-        {
-            Some((_, known_by_name)) => *known_by_name |= by_name,
-            None => targets.push((target, by_name)),
-        };
-        for name in names {
-            if name != "all" {
-                add(Target::parse(name)?, true);
-                continue;
-            }
-            for probe in PROBES.iter().filter(|probe| !probe.takes_function()) {
-                add(Target::parse(probe.name)?, false);
-            }
-        }
-        let types = (!targets.is_empty()).then(|| HostTypes::begin(facts));
-        Ok(Self { targets, types })
-    }
-}
-
-/// Starts them side by side: most of the time goes by in the kernel's verifier, once for each.
-fn start_all(targets: &[(Target, bool)], types: &HostTypes) -> Vec<Result<Measurement, Failure>> {
-    thread::scope(|scope| {
-        let starting: Vec<_> = targets
-            .iter()
-            .map(|(target, _)| {
-                let fields = in_order(&default_fields(target.probe));
-                scope.spawn(move || Measurement::start(target, &fields, types, None))
-            })
-            .collect();
-        starting
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
-            .collect()
-    })
+/// What a request to load a probe comes to.
+pub enum Asked {
+    /// It is loaded as it was asked for.
+    Loaded(Row),
+    ToLoad(Loading),
 }
 
 /// Dropping it unloads all.
@@ -130,98 +86,65 @@ impl Probes {
             .collect()
     }
 
-    /// Loads a probe; one that is loaded stays as it is unless other fields are asked for.
+    /// Reads a request to load a probe; one that is loaded stays as it is unless other fields are asked for.
     ///
     /// # Errors
-    /// An unknown probe, field or backend; a probe that is loaded otherwise; a kernel that cannot.
-    pub fn load(&mut self, name: &str, by: &[String], backend: &str) -> Result<Row, Failure> {
-        let target = Target::parse(name)?;
-        let fields = match by {
-            [] => default_fields(target.probe),
-            names => names
-                .iter()
-                .map(|name| find_field(target.probe, name))
-                .collect::<Result<_, _>>()?,
+    /// An unknown probe, field or backend; a probe that is loaded otherwise.
+    pub fn ask(&self, name: &str, by: &[String], backend: &str) -> Result<Asked, Failure> {
+        let loading = Loading::parse(name, by, backend, &self.facts)?;
+        let Some(measurement) = self.find(name) else {
+            return Ok(Asked::ToLoad(loading));
         };
-        let fields = in_order(&fields);
-        let backend = parse_choice(backend)?.map(|backend| backend.name());
-        if let Some(measurement) = self.find(name) {
-            if measurement.probe().fields == fields && backend.is_none() {
-                return Ok(loaded_row(measurement));
-            }
-            return Err(Failure::new(
-                FAILED,
-                format!("failed to load the probe {name}: it is loaded with other options"),
-            )
-            .hint(format!(
-                "iolag probe unload {name} forgets what it recorded"
-            )));
+        if loading.is_served_by(measurement) {
+            return Ok(Asked::Loaded(loaded_row(measurement)));
         }
-        let types = HostTypes::read(&self.facts)?;
-        let measurement = Measurement::start(&target, &fields, &types, backend);
-        types.free();
-        let measurement = measurement?;
+        Err(Failure::new(
+            FAILED,
+            format!("failed to load the probe {name}: it is loaded with other options"),
+        )
+        .hint(format!(
+            "iolag probe unload {name} forgets what it recorded"
+        )))
+    }
+
+    /// Takes a probe that was loaded.
+    pub fn add(&mut self, measurement: Measurement) -> Row {
         let row = loaded_row(&measurement);
         self.loaded.push(measurement);
         self.changed.notify_one();
-        Ok(row)
+        row
     }
 
     /// Loads what `run --probes` asks for.
     ///
     /// # Errors
-    /// As [`Self::load`], for a probe that was asked for by name.
+    /// As [`Wanted::start`].
     pub fn load_wanted(&mut self, wanted: Wanted) -> Result<(), Failure> {
-        let Some(types) = wanted.types else {
-            return Ok(());
-        };
-        let started = types.wait().map(|types| {
-            let started = start_all(&wanted.targets, &types);
-            types.free();
-            started
-        });
-        let started = match started {
-            Ok(started) => started,
-            Err(failure) if wanted.targets.iter().any(|(_, by_name)| *by_name) => {
-                return Err(failure);
-            }
-            Err(failure) => {
-                log::warn!("{failure}");
-                return Ok(());
-            }
-        };
-        for ((_, by_name), measurement) in wanted.targets.iter().zip(started) {
-            match measurement {
-                Ok(measurement) => self.loaded.push(measurement),
-                Err(failure) if *by_name => return Err(failure),
-                Err(failure) => log::warn!("{failure}"),
-            }
-        }
+        self.loaded.extend(wanted.start()?);
         self.changed.notify_one();
         Ok(())
     }
 
-    /// Unloads a probe.
+    /// Takes a probe out; it is unloaded when what is returned is dropped.
     ///
     /// # Errors
     /// It is unknown, or not loaded.
-    pub fn unload(&mut self, name: &str) -> Result<(), Failure> {
+    pub fn take(&mut self, name: &str) -> Result<Measurement, Failure> {
         Target::parse(name)?;
-        let before = self.loaded.len();
-        self.loaded
-            .retain(|measurement| measurement.target().name() != name);
-        if self.loaded.len() == before {
+        let of_name = |measurement: &Measurement| measurement.target().name() == name;
+        let Some(place) = self.loaded.iter().position(of_name) else {
             return Err(
                 Failure::new(FAILED, format!("the probe {name} is not loaded"))
                     .hint("iolag probe list shows which are"),
             );
-        }
+        };
+        let taken = self.loaded.remove(place);
         if self.events_descriptor().is_none() {
             // Followers are told by the end of it.
             self.events = EventLog::default();
         }
         self.changed.notify_one();
-        Ok(())
+        Ok(taken)
     }
 
     /// Wakes who waits for events when a probe was loaded or unloaded.
@@ -293,12 +216,10 @@ impl Probes {
 /// The rows of the agent at `socket`, or of the catalogue if there is none.
 ///
 /// # Errors
-/// The agent does not answer.
+/// The agent does not answer, or may not be asked.
 pub fn list(socket: &Path) -> Result<Vec<Row>, Failure> {
-    match call(socket, &Command::ProbeList) {
-        Err(failure) if failure.code == HOST => Ok(Probes::new(Facts::read(Path::new("/"))).rows()),
-        answer => answer,
-    }
+    let rows = call_if_any(socket, &Command::ProbeList)?;
+    Ok(rows.unwrap_or_else(|| Probes::new(Facts::read(Path::new("/"))).rows()))
 }
 
 fn loaded_row(measurement: &Measurement) -> Row {

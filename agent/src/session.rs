@@ -11,6 +11,7 @@ use crate::{
     failure::{Failure, USAGE},
     host::Facts,
     kernel::{DelayProbe, KernelLog, now_ns},
+    measure::Measurement,
     plan::{self, Choice},
     probes::{Probes, Wanted},
     report::{self, Rule, SCHEMA, Status, probes::Row},
@@ -65,33 +66,38 @@ impl Session {
         &mut self.probes
     }
 
-    /// Loads a measuring probe, as [`Probes::load`].
+    /// Takes a measuring probe that was loaded.
     ///
     /// # Errors
-    /// As [`Probes::load`]; or the delays cannot be attached again.
-    pub fn load_probe(&mut self, name: &str, by: &[String], backend: &str) -> Result<Row, Failure> {
-        let row = self.probes.load(name, by, backend)?;
-        self.delays_last()?;
+    /// The delays cannot be attached behind it: it is unloaded again, and all is as before.
+    pub fn add_probe(&mut self, measurement: Measurement) -> Result<Row, Failure> {
+        let name = measurement.target().name();
+        let row = self.probes.add(measurement);
+        if let Err(failure) = self.delays_last() {
+            // It would not see the delays: better none than one that measures something else.
+            drop(self.take_probe(&name)?);
+            return Err(failure);
+        }
         Ok(row)
     }
 
     /// Loads the probes that `run --probes` names, as [`Probes::load_wanted`].
     ///
     /// # Errors
-    /// As [`Self::load_probe`].
+    /// As [`Probes::load_wanted`]; or the delays cannot be attached behind them.
     pub fn load_probes(&mut self, wanted: Wanted) -> Result<(), Failure> {
         self.probes.load_wanted(wanted)?;
         self.delays_last()
     }
 
-    /// Unloads a measuring probe, as [`Probes::unload`].
+    /// Takes a measuring probe out, as [`Probes::take`].
     ///
     /// # Errors
-    /// As [`Probes::unload`].
-    pub fn unload_probe(&mut self, name: &str) -> Result<(), Failure> {
-        self.probes.unload(name)?;
+    /// As [`Probes::take`].
+    pub fn take_probe(&mut self, name: &str) -> Result<Measurement, Failure> {
+        let taken = self.probes.take(name)?;
         self.measured_at_entry = self.probes.attached_at(SYSCALL_ENTRY);
-        Ok(())
+        Ok(taken)
     }
 
     /// Programs at a tracepoint run in the order in which they were attached, so a delay attached before a
@@ -100,7 +106,7 @@ impl Session {
     fn delays_last(&mut self) -> Result<(), Failure> {
         let measured = self.probes.attached_at(SYSCALL_ENTRY);
         if measured > self.measured_at_entry {
-            self.probe.attach_last(SYSCALL_ENTRY)?;
+            self.probe.attach_last()?;
         }
         self.measured_at_entry = measured;
         Ok(())

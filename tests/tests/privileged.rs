@@ -5,6 +5,8 @@
 mod control;
 #[path = "privileged/events.rs"]
 mod events;
+#[path = "privileged/loading.rs"]
+mod loading;
 #[path = "privileged/place.rs"]
 mod place;
 #[path = "privileged/precision.rs"]

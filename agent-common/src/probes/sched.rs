@@ -50,7 +50,7 @@ pub struct Task {
     pub waits: u64,
     /// Sum of these waits (ns).
     pub wait_ns: u64,
-    /// Command when it was first seen, and when it ended.
+    /// Command; zeros from its change to the next time that the task leaves its CPU.
     pub comm: [u8; 16],
 }
 
@@ -89,30 +89,40 @@ pub(super) const PROBE: Probe = Probe {
         on_request(Field::Comm),
     ],
     ops: &["voluntary", "involuntary", "idle"],
-    parts: &[Part {
-        measures: "waits and switches of tasks",
-        required: true,
-        variants: &[
-            Variant {
+    parts: &[
+        Part {
+            measures: "waits and switches of tasks",
+            required: true,
+            variants: &[
+                Variant {
+                    backend: Backend::Tp,
+                    hooks: &[
+                        WAKEUP,
+                        WAKEUP_NEW,
+                        tracepoint("task_switch", &["sched_switch"], 4),
+                    ],
+                },
+                // Until 5.18 (fa2c3254d7cf) the task's state was no argument. We read it from the task, where
+                // it also tells of those who stay because a signal came, so one program does for both.
+                Variant {
+                    backend: Backend::Tp,
+                    hooks: &[
+                        WAKEUP,
+                        WAKEUP_NEW,
+                        tracepoint("task_switch", &["sched_switch"], 3),
+                    ],
+                },
+            ],
+        },
+        Part {
+            measures: "names of tasks that change them",
+            required: false,
+            variants: &[Variant {
                 backend: Backend::Tp,
-                hooks: &[
-                    WAKEUP,
-                    WAKEUP_NEW,
-                    tracepoint("task_switch", &["sched_switch"], 4),
-                ],
-            },
-            // Until 5.18 (fa2c3254d7cf) the task's state was no argument. We read it from the task, where
-            // it also tells of those who stay because a signal came, so one program does for both.
-            Variant {
-                backend: Backend::Tp,
-                hooks: &[
-                    WAKEUP,
-                    WAKEUP_NEW,
-                    tracepoint("task_switch", &["sched_switch"], 3),
-                ],
-            },
-        ],
-    }],
+                hooks: &[tracepoint("task_renamed", &["task_rename"], 2)],
+            }],
+        },
+    ],
     constants: &[
         required("TASK_PID", &[("task_struct", "pid")]),
         // Renamed in 5.14 (2f064a59a11f).

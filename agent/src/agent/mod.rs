@@ -16,8 +16,9 @@ use tokio::{
 use crate::{
     control::{
         protocol::answer,
-        server::{self, Shared, StopRequest},
+        server::{self, Service, Shared, StopRequest},
         socket::Claim,
+        turns::Turns,
     },
     events::pump::pump,
     failure::{FAILED, Failure},
@@ -56,11 +57,12 @@ pub fn run(
             Failure::new(FAILED, format!("failed to start the event loop: {error}"))
         })?;
     let session: Shared = Rc::new(RefCell::new(Some(session)));
+    let turns = Turns::default();
     let stop = runtime.block_on(async {
         let listener = claim.listen()?;
         let tasks = tokio::task::LocalSet::new();
         tasks
-            .run_until(serve(listener, socket, session.clone(), log, ready))
+            .run_until(serve(listener, socket, &session, &turns, log, ready))
             .await
     })?;
     // Delays off, then detach, then free the path, then say so: detaching waits for CPUs that must not
@@ -70,6 +72,7 @@ pub fn run(
     {
         warn!("failed to switch the delays off before detaching: {failure}");
     }
+    runtime.block_on(turns.idle());
     drop(prompt_end);
     drop(claim);
     info!("all is detached");
@@ -85,7 +88,8 @@ pub fn run(
 async fn serve(
     listener: tokio::net::UnixListener,
     socket: &Path,
-    session: Shared,
+    session: &Shared,
+    turns: &Turns,
     log: Option<KernelLog>,
     ready: impl FnOnce(),
 ) -> Result<StopRequest, Failure> {
@@ -111,12 +115,13 @@ async fn serve(
     if let Some(changed) = changed {
         tokio::task::spawn_local(pump(session.clone(), changed));
     }
-    tokio::task::spawn_local(server::serve(
-        listener,
-        session,
-        socket.display().to_string(),
+    let service = Service {
+        session: session.clone(),
+        socket: socket.display().to_string().into(),
         stops,
-    ));
+        turns: turns.clone(),
+    };
+    tokio::task::spawn_local(server::serve(listener, service));
     info!("serving at {}", socket.display());
     ready();
     Ok(stopped.recv().await.flatten())

@@ -17,12 +17,13 @@ use crate::failure::{FAILED, Failure, HOST};
 
 /// How long a command waits for an agent that does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// As `PATIENCE`, for what makes the kernel read programs: seconds on a slow machine.
-const LOADING: Duration = Duration::from_secs(30);
+/// As `PATIENCE`, for what makes the kernel read programs, or wait until none of them runs any more: seconds
+/// on a slow machine.
+const ATTACHING: Duration = Duration::from_secs(30);
 
 fn patience(command: &Command) -> Duration {
     match command {
-        Command::ProbeLoad { .. } => LOADING,
+        Command::ProbeLoad { .. } | Command::ProbeUnload { .. } | Command::Stop => ATTACHING,
         _ => PATIENCE,
     }
 }
@@ -32,10 +33,31 @@ fn patience(command: &Command) -> Duration {
 /// # Errors
 /// No agent, an agent that hangs or is none, a refusal of the agent.
 pub fn call<T: DeserializeOwned>(socket: &Path, command: &Command) -> Result<T, Failure> {
-    check_length(socket)?;
-    let stream = connect(socket)?;
+    ask(socket, &connect(socket)?, command)
+}
+
+/// As [`call`]; none if there is nobody at `socket`. An agent that is there and may not be asked is a failure.
+///
+/// # Errors
+/// An agent that hangs, is none or may not be commanded; a refusal of the agent.
+pub fn call_if_any<T: DeserializeOwned>(
+    socket: &Path,
+    command: &Command,
+) -> Result<Option<T>, Failure> {
+    match connect(socket) {
+        Ok(stream) => ask(socket, &stream, command).map(Some),
+        Err(Unconnected::Nobody(_)) => Ok(None),
+        Err(Unconnected::Failed(failure)) => Err(failure),
+    }
+}
+
+fn ask<T: DeserializeOwned>(
+    socket: &Path,
+    stream: &UnixStream,
+    command: &Command,
+) -> Result<T, Failure> {
     let patience = patience(command);
-    let line = exchange(&stream, &request(command), patience)
+    let line = exchange(stream, &request(command), patience)
         .map_err(|error| unanswered(socket, &error, patience))?;
     if line.is_empty() {
         return Err(Failure::new(
@@ -55,7 +77,6 @@ pub fn call<T: DeserializeOwned>(socket: &Path, command: &Command) -> Result<T, 
 /// # Errors
 /// No agent, or one that does not take it.
 pub fn send(socket: &Path, command: &Command) -> Result<UnixStream, Failure> {
-    check_length(socket)?;
     let mut stream = connect(socket)?;
     let line = format!("{}\n", request(command));
     stream
@@ -103,49 +124,97 @@ fn unanswered(socket: &Path, error: &io::Error, patience: Duration) -> Failure {
     }
 }
 
-/// Connects, or says why there is nobody.
-fn connect(socket: &Path) -> Result<UnixStream, Failure> {
-    UnixStream::connect(socket).map_err(|error| {
-        let start = match socket.to_str() {
-            Some(super::DEFAULT_SOCKET) | None => "start one: iolag run --detach".to_owned(),
-            Some(path) => format!("start one: iolag run --detach --socket {path}"),
-        };
-        match error.raw_os_error() {
-            Some(libc::ENOENT) => {
-                Failure::new(HOST, format!("no agent is running at {}", socket.display()))
-                    .hint(start)
-            }
-            Some(libc::ECONNREFUSED) if is_socket(socket) => Failure::new(
+/// Why there is no connection.
+#[derive(Debug)]
+enum Unconnected {
+    /// No agent serves there.
+    Nobody(Failure),
+    /// Whether one does is not known, or it may not be commanded.
+    Failed(Failure),
+}
+
+impl From<Unconnected> for Failure {
+    fn from(unconnected: Unconnected) -> Self {
+        match unconnected {
+            Unconnected::Nobody(failure) | Unconnected::Failed(failure) => failure,
+        }
+    }
+}
+
+fn connect(socket: &Path) -> Result<UnixStream, Unconnected> {
+    check_length(socket).map_err(Unconnected::Failed)?;
+    UnixStream::connect(socket).map_err(|error| unconnected(socket, &error))
+}
+
+fn unconnected(socket: &Path, error: &io::Error) -> Unconnected {
+    let path = socket.display();
+    match error.raw_os_error() {
+        Some(libc::ENOENT) => nobody(socket, format!("no agent is running at {path}")),
+        Some(libc::ECONNREFUSED) if is_socket(socket) => nobody(
+            socket,
+            format!("no agent is running: the one that made {path} is gone"),
+        ),
+        Some(libc::ECONNREFUSED) => Unconnected::Failed(
+            Failure::new(FAILED, format!("{path} is not a socket"))
+                .hint("name the agent's own with --socket"),
+        ),
+        Some(libc::EACCES) => Unconnected::Failed(
+            Failure::new(
                 HOST,
-                format!(
-                    "no agent is running: the one that made {} is gone",
-                    socket.display()
-                ),
-            )
-            .hint(start),
-            Some(libc::ECONNREFUSED) => {
-                Failure::new(FAILED, format!("{} is not a socket", socket.display()))
-                    .hint("name the agent's own with --socket")
-            }
-            Some(libc::EACCES) => Failure::new(
-                HOST,
-                format!(
-                    "failed to open {}: only root may command the agent",
-                    socket.display()
-                ),
+                format!("failed to open {path}: only root may command the agent"),
             )
             .hint("use sudo"),
-            _ => Failure::new(
-                FAILED,
-                format!("failed to open {}: {error}", socket.display()),
-            )
-            .hint("name the agent's own with --socket"),
-        }
-    })
+        ),
+        _ => Unconnected::Failed(
+            Failure::new(FAILED, format!("failed to open {path}: {error}"))
+                .hint("name the agent's own with --socket"),
+        ),
+    }
+}
+
+fn nobody(socket: &Path, message: String) -> Unconnected {
+    let start = match socket.to_str() {
+        Some(super::DEFAULT_SOCKET) | None => "start one: iolag run --detach".to_owned(),
+        Some(path) => format!("start one: iolag run --detach --socket {path}"),
+    };
+    Unconnected::Nobody(Failure::new(HOST, message).hint(start))
 }
 
 fn is_socket(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt as _;
     path.symlink_metadata()
         .is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_attaches_or_detaches_is_given_the_time_that_the_kernel_takes() {
+        let probe = || "vfs".to_owned();
+        let load = Command::ProbeLoad {
+            probe: probe(),
+            by: Vec::new(),
+            backend: "auto".into(),
+        };
+        for command in [load, Command::ProbeUnload { probe: probe() }, Command::Stop] {
+            assert_eq!(patience(&command), ATTACHING, "{command:?}");
+        }
+        for command in [Command::Status, Command::Reset, Command::ProbeList] {
+            assert_eq!(patience(&command), PATIENCE, "{command:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_there_only_where_none_serves() {
+        let at = Path::new("/nowhere/iolag.sock");
+        let of = |code| unconnected(at, &io::Error::from_raw_os_error(code));
+        assert!(matches!(of(libc::ENOENT), Unconnected::Nobody(_)));
+        for code in [libc::EACCES, libc::ECONNREFUSED, libc::EMFILE] {
+            assert!(matches!(of(code), Unconnected::Failed(_)), "{code}");
+        }
+        assert_eq!(Failure::from(of(libc::EACCES)).code, HOST);
+        assert_eq!(call_if_any::<()>(at, &Command::Status), Ok(None));
+    }
 }

@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     protocol::answer,
-    server::{Shared, to_value},
+    server::{Shared, to_value, with},
 };
 use crate::{
     failure::{FAILED, Failure},
@@ -25,10 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Answers with the events that were kept, then with each that comes: until the follower leaves, or the probe
 /// is unloaded.
 pub async fn follow(mut stream: UnixStream, session: &Shared) {
-    let subscribed = match session.borrow_mut().as_mut() {
-        Some(session) => session.probes_mut().follow_events(),
-        None => Err(Failure::new(FAILED, "the agent is stopping")),
-    };
+    let subscribed = with(session, |session| session.probes_mut().follow_events());
     let (kept, mut events) = match subscribed {
         Ok(subscribed) => subscribed,
         Err(failure) => {

@@ -5,6 +5,7 @@ mod follow;
 pub mod protocol;
 pub mod server;
 pub mod socket;
+pub mod turns;
 
 /// Where the socket is unless `--socket` or `IOLAG_SOCKET` says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/iolag.sock";

@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     follow::follow,
     protocol::{Command, answer, parse_request},
+    turns::Turns,
 };
 use crate::{
     failure::{FAILED, Failure, USAGE},
@@ -33,13 +34,34 @@ pub type StopRequest = Option<UnixStream>;
 /// The session, which is gone once the agent stops.
 pub type Shared = Rc<RefCell<Option<Session>>>;
 
-/// Accepts and serves for as long as it is polled; a `stop` goes to `stops`.
-pub async fn serve(
-    listener: UnixListener,
-    session: Shared,
-    socket: String,
-    stops: mpsc::Sender<StopRequest>,
-) {
+/// What every connection works on.
+#[derive(Clone)]
+pub struct Service {
+    pub session: Shared,
+    /// Path of the socket, as it is shown.
+    pub socket: Rc<str>,
+    /// Where a `stop` goes.
+    pub stops: mpsc::Sender<StopRequest>,
+    pub turns: Turns,
+}
+
+/// Calls `work` with the session.
+///
+/// # Errors
+/// As `work`; or the agent is stopping.
+pub(super) fn with<T>(
+    session: &Shared,
+    work: impl FnOnce(&mut Session) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut session = session.borrow_mut();
+    let session = session
+        .as_mut()
+        .ok_or_else(|| Failure::new(FAILED, "the agent is stopping"))?;
+    work(session)
+}
+
+/// Accepts and serves for as long as it is polled.
+pub async fn serve(listener: UnixListener, service: Service) {
     let places = std::sync::Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
@@ -47,9 +69,9 @@ pub async fn serve(
         };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (session, socket, stops) = (session.clone(), socket.clone(), stops.clone());
+                let service = service.clone();
                 tokio::task::spawn_local(async move {
-                    connection(stream, &session, &socket, &stops).await;
+                    service.connection(stream).await;
                     drop(place);
                 });
             }
@@ -62,34 +84,50 @@ pub async fn serve(
     }
 }
 
-async fn connection(
-    mut stream: UnixStream,
-    session: &Shared,
-    socket: &str,
-    stops: &mpsc::Sender<StopRequest>,
-) {
-    if !stream.peer_cred().is_ok_and(|peer| peer.uid() == 0) {
-        let refusal = answer(Err(
-            Failure::new(FAILED, "only root may command the agent").hint("use sudo")
-        ));
-        let _gone = stream.write_all(format!("{refusal}\n").as_bytes()).await;
-        return;
-    }
-    let mut buffer = Vec::new();
-    while let Some(line) = next_line(&mut stream, &mut buffer).await {
-        let reply = match line.and_then(|line| parse_request(&line)) {
-            Ok(Command::Stop) => {
-                let _closing = stops.send(Some(stream)).await;
+impl Service {
+    async fn connection(&self, mut stream: UnixStream) {
+        if !stream.peer_cred().is_ok_and(|peer| peer.uid() == 0) {
+            let refusal = answer(Err(
+                Failure::new(FAILED, "only root may command the agent").hint("use sudo")
+            ));
+            let _gone = stream.write_all(format!("{refusal}\n").as_bytes()).await;
+            return;
+        }
+        let mut buffer = Vec::new();
+        while let Some(line) = next_line(&mut stream, &mut buffer).await {
+            let reply = match line.and_then(|line| parse_request(&line)) {
+                Ok(Command::Stop) => {
+                    let _closing = self.stops.send(Some(stream)).await;
+                    return;
+                }
+                Ok(Command::Events { follow: true }) => return follow(stream, &self.session).await,
+                Ok(command) => answer(self.execute(&command).await),
+                Err(failure) => answer(Err(failure)),
+            };
+            let sent = timeout(IDLE, stream.write_all(format!("{reply}\n").as_bytes())).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                debug!("a client left before its answer");
                 return;
             }
-            Ok(Command::Events { follow: true }) => return follow(stream, session).await,
-            Ok(command) => answer(execute(session, &command, socket)),
-            Err(failure) => answer(Err(failure)),
-        };
-        let sent = timeout(IDLE, stream.write_all(format!("{reply}\n").as_bytes())).await;
-        if !matches!(sent, Ok(Ok(()))) {
-            debug!("a client left before its answer");
-            return;
+        }
+    }
+
+    async fn execute(&self, command: &Command) -> Result<Value, Failure> {
+        match command {
+            Command::ProbeLoad { probe, by, backend } => {
+                let loading = self.turns.load(&self.session, probe, by, backend);
+                let row = loading.await?;
+                info!("probe {probe} is loaded");
+                to_value(&row)
+            }
+            Command::ProbeUnload { probe } => {
+                self.turns.unload(&self.session, probe).await?;
+                info!("probe {probe} is unloaded");
+                Ok(Value::Null)
+            }
+            command => with(&self.session, |session| {
+                execute(session, command, &self.socket)
+            }),
         }
     }
 }
@@ -123,11 +161,8 @@ async fn next_line(
     }
 }
 
-fn execute(session: &Shared, command: &Command, socket: &str) -> Result<Value, Failure> {
-    let mut session = session.borrow_mut();
-    let session = session
-        .as_mut()
-        .ok_or_else(|| Failure::new(FAILED, "the agent is stopping"))?;
+/// Executes what takes no time.
+fn execute(session: &mut Session, command: &Command, socket: &str) -> Result<Value, Failure> {
     match command {
         Command::Set(rule) => {
             session.set(rule.clone())?;
@@ -140,16 +175,6 @@ fn execute(session: &Shared, command: &Command, socket: &str) -> Result<Value, F
             Ok(Value::Null)
         }
         Command::ProbeList => to_value(&session.probes().rows()),
-        Command::ProbeLoad { probe, by, backend } => {
-            let row = session.load_probe(probe, by, backend)?;
-            info!("probe {probe} is loaded");
-            to_value(&row)
-        }
-        Command::ProbeUnload { probe } => {
-            session.unload_probe(probe)?;
-            info!("probe {probe} is unloaded");
-            Ok(Value::Null)
-        }
         Command::Dump { probe, by_cpu } => to_value(&session.probes_mut().dump(probe, *by_cpu)?),
         Command::Events { .. } => to_value(&session.probes_mut().kept_events()?),
         Command::Reset => {
@@ -158,7 +183,7 @@ fn execute(session: &Shared, command: &Command, socket: &str) -> Result<Value, F
             Ok(Value::Null)
         }
         Command::Status => to_value(&session.status(socket)?),
-        Command::Stop => Ok(Value::Null),
+        Command::Stop | Command::ProbeLoad { .. } | Command::ProbeUnload { .. } => Ok(Value::Null),
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::{
 use self::ready::Ready;
 use crate::{
     control::{
-        client::{call, send},
+        client::{call, call_if_any, send},
         protocol::{Command, parse_answer},
     },
     failure::{FAILED, Failure, HOST},
@@ -80,15 +80,12 @@ pub fn run(
     })
 }
 
-/// Whether there is an agent with the probe loaded. No agent is no failure; one that does not answer is.
+/// Whether there is an agent with the probe loaded. No agent is no failure; one that may not be asked is.
 fn agent_serves(socket: &Path) -> Result<bool, Failure> {
-    match call::<Vec<Row>>(socket, &Command::ProbeList) {
-        Ok(rows) => Ok(rows
-            .iter()
-            .any(|row| row.name == memory::NAME && row.loaded)),
-        Err(failure) if failure.code == HOST => Ok(false),
-        Err(failure) => Err(failure),
-    }
+    let rows: Vec<Row> = call_if_any(socket, &Command::ProbeList)?.unwrap_or_default();
+    Ok(rows
+        .iter()
+        .any(|row| row.name == memory::NAME && row.loaded))
 }
 
 async fn from_agent(socket: &Path, print: Print<'_>) -> Result<(), Failure> {

@@ -5,8 +5,11 @@ use std::{path::Path, time::Duration};
 
 pub use self::request::{Request, parse_interval};
 use crate::{
-    control::{client::call, protocol::Command},
-    failure::{FAILED, Failure, HOST},
+    control::{
+        client::{call, call_if_any},
+        protocol::Command,
+    },
+    failure::{FAILED, Failure},
     host::Facts,
     kernel::HostTypes,
     measure::Measurement,
@@ -29,15 +32,15 @@ impl<'a> Source<'a> {
     /// loaded here.
     fn open(request: &mut Request, socket: &'a Path) -> Result<Self, Failure> {
         let mut agent = false;
-        match call::<Vec<Row>>(socket, &Command::ProbeList) {
-            Ok(rows) => {
+        match call_if_any::<Vec<Row>>(socket, &Command::ProbeList) {
+            Ok(Some(rows)) => {
                 agent = true;
                 if request.serve_from(&rows) {
                     return Ok(Self::Agent(socket));
                 }
             }
             // No agent: that is fine.
-            Err(failure) if failure.code == HOST => {}
+            Ok(None) => {}
             Err(failure) => log::info!("the agent is not asked: {failure}"),
         }
         let facts = Facts::read(Path::new("/"));

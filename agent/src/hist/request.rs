@@ -8,7 +8,7 @@ use crate::{
     failure::{FAILED, Failure, USAGE},
     measure::{Target, default_fields, find_field, in_order, parse_fields, unknown},
     plan,
-    report::{dump::Dump, probes::Row},
+    report::{dump::Dump, probes::Row, tasks},
 };
 
 /// What was asked.
@@ -128,6 +128,8 @@ impl Request {
             .collect();
         let keys: Vec<&str> = self.by.iter().map(|field| field.name()).collect();
         dump.select(&filters, &keys);
+        tasks::filter(&mut dump.tasks, &filters);
+        dump.tasks = tasks::first(dump.tasks);
         dump
     }
 }

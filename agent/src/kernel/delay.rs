@@ -58,6 +58,8 @@ pub struct DelayProbe {
     counters: PerCpuArray<MapData, Counters>,
     errors: PerCpuArray<MapData, u64>,
     attached: Vec<Attached>,
+    /// As in `Control`.
+    entry_twin: u64,
 }
 
 impl DelayProbe {
@@ -99,6 +101,7 @@ impl DelayProbe {
             errors: PerCpuArray::try_from(take(&mut ebpf, "ERRORS")?).context("map ERRORS")?,
             ebpf,
             attached,
+            entry_twin: 0,
         };
         Ok((probe, log))
     }
@@ -114,32 +117,56 @@ impl DelayProbe {
     /// # Errors
     /// The kernel refuses the map's update.
     pub fn control(&mut self, control: &Control) -> anyhow::Result<()> {
+        let control = Control {
+            entry_twin: self.entry_twin,
+            ..*control
+        };
         self.control
             .set(0, control, 0)
             .context("failed to write the delays to the kernel")
     }
 
-    /// Attaches anew what is at the tracepoint `symbol`, behind all that was attached there since; nothing is
-    /// delayed there meanwhile (some ms).
+    /// Moves what is at `sys_enter` behind all that was attached there since: its twin is attached, takes over
+    /// and the other is unloaded. A call that is at the tracepoint just then may meet both.
     ///
     /// # Errors
-    /// The kernel refuses it now.
-    pub fn attach_last(&mut self, symbol: &str) -> anyhow::Result<()> {
-        let Some(attached) = self.attached.iter().find(|attached| {
-            attached.attempt.backend == Backend::Tp && attached.attempt.symbol == symbol
-        }) else {
+    /// The kernel refuses it now; all is as it was.
+    pub fn attach_last(&mut self) -> anyhow::Result<()> {
+        let names = ["tp_sys_enter", "tp_sys_enter_2"];
+        let (old, new) = match self.entry_twin {
+            0 => (names[0], names[1]),
+            _ => (names[1], names[0]),
+        };
+        let at_entry = |attached: &&Attached| attached.program == old;
+        let Some(attempt) = self.attached.iter().find(at_entry).map(|at| at.attempt) else {
             return Ok(());
         };
-        let failed = || format!("failed to attach the delays at {symbol} again");
-        let program = self
-            .ebpf
-            .program_mut(&attached.program)
-            .ok_or_else(|| anyhow!("failed to find program {}", attached.program))?;
-        let program: &mut RawTracePoint = program.try_into().with_context(failed)?;
-        program.unload().with_context(failed)?;
-        attach(&mut self.ebpf, None, &attached.program, attached.attempt)
+        attach(&mut self.ebpf, None, new, attempt)
             .map_err(anyhow::Error::msg)
-            .with_context(failed)
+            .with_context(|| format!("failed to attach the delays at {} again", attempt.symbol))?;
+        if let Err(error) = self.take_over() {
+            unload(&mut self.ebpf, new);
+            return Err(error);
+        }
+        for attached in &mut self.attached {
+            if attached.program == old {
+                attached.program = new.into();
+            }
+        }
+        unload(&mut self.ebpf, old);
+        Ok(())
+    }
+
+    /// Has the other twin at `sys_enter` do the work.
+    fn take_over(&mut self) -> anyhow::Result<()> {
+        let mut control = self.control.get(&0, 0).context("failed to read CONTROL")?;
+        let twin = 1 - self.entry_twin;
+        control.entry_twin = twin;
+        self.control
+            .set(0, control, 0)
+            .context("failed to hand over the delays at sys_enter")?;
+        self.entry_twin = twin;
+        Ok(())
     }
 
     /// Reads what was recorded at the point in `slot`.
@@ -205,6 +232,16 @@ fn watch_exit(ebpf: &mut Ebpf) {
     };
     if let Err(reason) = attach(ebpf, None, "tp_sched_process_exit", attempt) {
         warn!("delays may outlive a killed agent by the time it takes to detach: {reason}");
+    }
+}
+
+/// Detaches and frees a program at a tracepoint.
+fn unload(ebpf: &mut Ebpf, name: &str) {
+    let program: Option<&mut RawTracePoint> = ebpf
+        .program_mut(name)
+        .and_then(|program| program.try_into().ok());
+    if let Some(Err(error)) = program.map(RawTracePoint::unload) {
+        warn!("failed to unload {name}: {error}");
     }
 }
 

@@ -14,7 +14,7 @@ mod types;
 pub use delay::{DelayProbe, KernelLog, Sample};
 pub use empty::{EmptyProbe, measure_programs};
 pub use host_types::{HostTypes, ReadingTypes};
-pub use measure::{Counts, EventRing, MeasureProbe, RawSeries};
+pub use measure::{Counts, EventRing, MeasureProbe, RawSeries, Tasks};
 pub use prog_info::ProgStats;
 pub use prompt_end::PromptEnd;
 

@@ -6,6 +6,7 @@ use super::{
     bars::histogram,
     lines::{COLUMNS, labels, wrap},
     table::spaced,
+    tasks,
 };
 use crate::{
     report::dump::{Dump, Metric, Series},
@@ -26,6 +27,7 @@ pub fn dump(dump: &Dump) -> String {
         text.push('\n');
         text += &series(each, seconds);
     }
+    text += &tasks::section(&dump.tasks);
     text.push('\n');
     text += &books(dump);
     text

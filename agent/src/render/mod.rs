@@ -7,4 +7,5 @@ pub mod json;
 mod lines;
 pub mod prometheus;
 mod table;
+pub mod tasks;
 pub mod text;

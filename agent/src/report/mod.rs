@@ -4,6 +4,7 @@
 pub mod dump;
 pub mod events;
 pub mod probes;
+pub mod tasks;
 
 use agent_common::bucket;
 use serde::{Deserialize, Serialize};

@@ -6,8 +6,11 @@ use agent_common::probes::PROBES;
 
 use super::state::Sample;
 use crate::{
-    control::{client::call, protocol::Command},
-    failure::{Failure, HOST},
+    control::{
+        client::{call, call_if_any},
+        protocol::Command,
+    },
+    failure::Failure,
     host::Facts,
     kernel::HostTypes,
     measure::{Measurement, Target, default_fields},
@@ -27,10 +30,8 @@ impl Source {
     /// # Errors
     /// An agent that does not answer; no agent, and no probe that can be loaded.
     pub fn open(socket: &Path) -> Result<Self, Failure> {
-        match call::<Status>(socket, &Command::Status) {
-            Ok(_) => return Ok(Self::Agent(socket.into())),
-            Err(failure) if failure.code == HOST => {}
-            Err(failure) => return Err(failure),
+        if call_if_any::<Status>(socket, &Command::Status)?.is_some() {
+            return Ok(Self::Agent(socket.into()));
         }
         let facts = Facts::read(Path::new("/"));
         plan::may_load(&facts, "iolag top")?;

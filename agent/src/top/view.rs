@@ -11,9 +11,13 @@ use super::{
     state::{DELAYS, State},
 };
 use crate::{
-    report::{Status, dump::Dump},
+    render,
+    report::{self, Status, dump::Dump},
     units::format_ns,
 };
+
+/// Rows of tasks.
+const TASKS: usize = 5;
 
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 const DIM: Style = Style::new().add_modifier(Modifier::DIM);
@@ -116,10 +120,26 @@ fn probe(page: &mut Page<'_>, state: &State, dump: &Dump) {
         page.line("nothing was seen", DIM);
     } else {
         table(page, state, &columns::probe(dump));
+        tasks(page, dump);
     }
     page.reserved = reserved;
     for (text, style) in foot {
         page.line(&text, style);
+    }
+}
+
+/// The tasks that waited longest, if there is room for a few.
+fn tasks(page: &mut Page<'_>, dump: &Dump) {
+    let room = usize::from(page.room()).saturating_sub(2);
+    if room < 3 {
+        return;
+    }
+    let waited = render::tasks::rows(&report::tasks::first(dump.tasks.clone()), TASKS.min(room));
+    for (place, line) in waited.lines().enumerate() {
+        if place == 0 {
+            page.line("", PLAIN);
+        }
+        page.line(line, if place == 0 { BOLD } else { PLAIN });
     }
 }
 

@@ -7,6 +7,7 @@ pub mod irq;
 pub mod memory;
 pub mod oom;
 pub mod sched;
+pub mod tasks;
 pub mod vfs;
 
 use std::{

@@ -19,7 +19,15 @@ fn the_agent_is_commanded_by_root_alone() {
     };
     place.open_to_all();
     place.start();
-    for args in [&["status"][..], &["set", "1"], &["reset"], &["stop"]] {
+    for args in [
+        &["status"][..],
+        &["set", "1"],
+        &["reset"],
+        &["stop"],
+        &["probe", "list"],
+        &["events"],
+        &["events", "--follow"],
+    ] {
         let output = as_nobody(&mut place.command(args));
         assert_refused(&output, 3, &["only root", "use sudo"]);
     }

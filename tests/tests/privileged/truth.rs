@@ -6,7 +6,7 @@ use std::{path::PathBuf, process::Command};
 use anyhow::Result;
 use iolag_tests::{
     refusal::assert_refused,
-    truth::{Place, block, irq, memory, oom, sched, vfs},
+    truth::{Place, block, irq, memory, oom, sched, tasks, vfs},
 };
 
 fn fio() -> Command {
@@ -155,6 +155,11 @@ fn anchor_5_sched_waits_belong_to_the_task_that_waited() {
 #[test]
 fn anchors_6_and_11_sched_tasks_that_are_gone_leave_nothing() {
     check(sched::anchors_6_and_11_tasks_that_are_gone_leave_nothing);
+}
+
+#[test]
+fn sched_tasks_agree_with_their_own_schedstat() {
+    check(tasks::tasks_agree_with_their_own_schedstat);
 }
 
 #[test]

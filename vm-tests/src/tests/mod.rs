@@ -66,6 +66,7 @@ pub const TESTS: &[Test] = &[
     quick("truth-sched-schedstat", truth::sched_schedstat),
     thorough("truth-sched-owner", truth::sched_owner),
     thorough("truth-sched-tasks", truth::sched_tasks),
+    thorough("truth-sched-top", truth::sched_top),
     thorough("truth-sched-offline", truth::sched_offline),
 ];
 

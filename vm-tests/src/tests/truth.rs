@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use iolag_tests::truth::{Place, block, function, irq, memory, oom, sched, vfs};
+use iolag_tests::truth::{Place, block, function, irq, memory, oom, sched, tasks, vfs};
 
 use crate::guest;
 
@@ -135,6 +135,10 @@ pub fn sched_owner() -> Result<()> {
 
 pub fn sched_tasks() -> Result<()> {
     run(&sched::anchors_6_and_11_tasks_that_are_gone_leave_nothing)
+}
+
+pub fn sched_top() -> Result<()> {
+    run(&tasks::tasks_agree_with_their_own_schedstat)
 }
 
 pub fn sched_offline() -> Result<()> {

@@ -1,8 +1,10 @@
 //! A measuring probe, loaded and attached.
 
 mod events;
+mod mapped;
 mod objects;
 mod read;
+mod tasks;
 
 use std::os::fd::AsFd as _;
 
@@ -19,6 +21,7 @@ use log::debug;
 
 pub use events::EventRing;
 pub use read::{Counts, RawSeries};
+pub use tasks::Tasks;
 
 use super::{
     HostTypes,
@@ -46,6 +49,8 @@ pub struct MeasureProbe {
     ledger: PerCpuArray<MapData, u64>,
     /// Of a probe that sends events.
     pub events: Option<EventRing>,
+    /// Of a probe that knows tasks.
+    pub tasks: Option<Tasks>,
     cpus: usize,
 }
 
@@ -127,6 +132,7 @@ impl MeasureProbe {
                 Some(ring) => Some(EventRing::new(RingBuf::try_from(ring)?)),
                 None => None,
             },
+            tasks: Tasks::take(&mut ebpf)?,
             ebpf,
             cpus,
         })

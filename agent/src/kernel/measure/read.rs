@@ -1,10 +1,10 @@
-//! Reading histograms through a mapping: a look-up of each would cost a system call and two copies.
-
-use std::os::fd::{AsFd as _, AsRawFd as _};
+//! Reading histograms through a mapping.
 
 use agent_common::series::{BUCKETS, Exact, Key, block_size};
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use aya::maps::MapData;
+
+use super::mapped::Mapped;
 
 /// What was recorded in one series since its probe was loaded.
 #[derive(Clone, Debug)]
@@ -48,51 +48,36 @@ pub struct Counts {
     pub buckets: Vec<(u32, u64)>,
 }
 
-/// The histograms of all slots up to the highest in use, mapped while this lives. Pages of a mapping count
-/// as the process's own memory, so it is not kept.
+/// The histograms of all slots up to the highest in use.
 struct Mapping {
-    address: *mut libc::c_void,
-    bytes: usize,
+    mapped: Mapped,
     metrics: usize,
 }
 
 impl Mapping {
     fn new(map: &MapData, blocks: usize, metrics: usize) -> anyhow::Result<Self> {
-        // SAFETY: sysconf has no preconditions.
-        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
-        let bytes = (blocks * block_size(metrics)).next_multiple_of(page);
-        // SAFETY: a new mapping at an address that the kernel chooses.
-        let address = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                libc::PROT_READ,
-                libc::MAP_SHARED,
-                map.fd().as_fd().as_raw_fd(),
-                0,
-            )
-        };
-        if address == libc::MAP_FAILED {
-            return Err(std::io::Error::last_os_error()).context("failed to map HISTOGRAMS");
-        }
-        Ok(Self {
-            address,
-            bytes,
-            metrics,
-        })
+        let mapped = Mapped::new(map, blocks * block_size(metrics), "HISTOGRAMS")?;
+        Ok(Self { mapped, metrics })
     }
 
     /// Adds what a histogram holds now; programs go on writing meanwhile.
     fn add_to(&self, block: usize, metric: usize, sum: &mut Dense) {
         let start = block * block_size(self.metrics);
-        debug_assert!(start + block_size(self.metrics) <= self.bytes && metric < self.metrics);
+        debug_assert!(
+            start + block_size(self.metrics) <= self.mapped.bytes() && metric < self.metrics
+        );
         let counts =
             start + self.metrics * size_of::<Exact>() + metric * BUCKETS * size_of::<u64>();
         // SAFETY: the block lies within the mapping and is laid out as `series::Block`; the programs write
         // aligned words.
         unsafe {
-            let exact = self.address.byte_add(start).cast::<Exact>().add(metric);
-            let counts = self.address.byte_add(counts).cast::<u64>();
+            let exact = self
+                .mapped
+                .address()
+                .byte_add(start)
+                .cast::<Exact>()
+                .add(metric);
+            let counts = self.mapped.address().byte_add(counts).cast::<u64>();
             sum.sum = sum
                 .sum
                 .wrapping_add((&raw const (*exact).sum).read_volatile());
@@ -101,13 +86,6 @@ impl Mapping {
                 *total += counts.add(bucket).read_volatile();
             }
         }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `new`, and nothing borrows from it.
-        unsafe { libc::munmap(self.address, self.bytes) };
     }
 }
 

@@ -6,7 +6,10 @@ use agent_common::probes::Probe;
 use serde::{Deserialize, Serialize};
 
 pub use self::{ledger::Ledger, metric::Metric};
-use super::SCHEMA;
+use super::{
+    SCHEMA,
+    tasks::{self, Task},
+};
 
 mod ledger;
 mod metric;
@@ -29,6 +32,9 @@ pub struct Dump {
     /// Requests in flight by the kernel's own count when this was read; only of the probe `block`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub in_flight: Vec<InFlight>,
+    /// Only of the probe `sched`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<Task>,
     pub series: Vec<Series>,
 }
 
@@ -72,6 +78,7 @@ impl Dump {
             ledger,
             not_measured: Vec::new(),
             in_flight: Vec::new(),
+            tasks: Vec::new(),
             series: Vec::new(),
         }
     }
@@ -118,6 +125,7 @@ impl Dump {
             complete: self.not_measured.is_empty()
                 && ledger.losses().iter().all(|(_, count)| *count == 0),
             ledger,
+            tasks: tasks::since(&self.tasks, &before.tasks),
             series,
             ..self.clone()
         }

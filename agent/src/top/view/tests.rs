@@ -16,6 +16,7 @@ use crate::{
     report::{
         Agent, Errors, Point, Rule, SCHEMA,
         dump::{InFlight, Ledger, Metric, Series},
+        tasks::Task,
     },
     top::state::{Asked, Sample},
 };
@@ -244,4 +245,31 @@ fn a_probe_that_was_loaded_anew_has_no_interval_yet() {
     anew.dumps[0].from_ns += 1;
     state.take(anew);
     assert!(screen(&state, 100, 20).contains("measuring ..."));
+}
+
+#[test]
+fn the_tasks_that_waited_longest_are_shown_where_there_is_room() {
+    let with_tasks = |factor: u64| {
+        let mut sample = sample(factor);
+        sample.dumps[0].tasks = (1..=9)
+            .map(|pid| Task {
+                pid,
+                comm: format!("task-{pid}"),
+                oncpu_ns: factor * 1_000,
+                waits: factor,
+                wait_ns: factor * 1_000_000 * u64::from(pid),
+                ended: false,
+            })
+            .collect();
+        sample
+    };
+    let mut state = State::new(Duration::from_secs(1));
+    state.take(with_tasks(1));
+    state.take(with_tasks(2));
+    let text = screen(&state, 80, 24);
+    for part in ["MEAN WAIT", "task-9", "task-5", "9ms", "nothing lost"] {
+        assert!(text.contains(part), "no {part} in\n{text}");
+    }
+    assert!(!text.contains("task-4"), "{text}");
+    assert!(!screen(&state, 80, 11).contains("MEAN WAIT"));
 }

@@ -1,0 +1,76 @@
+//! Probes are loaded and unloaded in threads, one at a time: the kernel may take seconds, in which leases have to
+//! be renewed and others want answers.
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    task::spawn_blocking,
+};
+
+use super::server::{Shared, with};
+use crate::{
+    failure::{FAILED, Failure},
+    probes::Asked,
+    report::probes::Row,
+};
+
+/// Whose turn it is; clones share it.
+#[derive(Clone, Default)]
+pub struct Turns(Arc<Mutex<()>>);
+
+impl Turns {
+    async fn next(&self) -> OwnedMutexGuard<()> {
+        self.0.clone().lock_owned().await
+    }
+
+    /// Waits until nothing is being loaded or unloaded.
+    pub async fn idle(&self) {
+        drop(self.next().await);
+    }
+
+    /// Loads a probe when it is its turn.
+    ///
+    /// # Errors
+    /// It is unknown or loaded otherwise; this kernel cannot run it; the agent is stopping.
+    pub async fn load(
+        &self,
+        session: &Shared,
+        probe: &str,
+        by: &[String],
+        backend: &str,
+    ) -> Result<Row, Failure> {
+        let turn = self.next().await;
+        let loading = match with(session, |session| session.probes().ask(probe, by, backend))? {
+            Asked::Loaded(row) => return Ok(row),
+            Asked::ToLoad(loading) => loading,
+        };
+        // The turn comes back behind the probe: where nobody takes them any more, it ends when that is unloaded.
+        let (measurement, _turn) = in_thread(move || (loading.run(), turn)).await?;
+        let measurement = measurement?;
+        with(session, |session| session.add_probe(measurement))
+    }
+
+    /// Unloads a probe when it is its turn.
+    ///
+    /// # Errors
+    /// It is unknown, or not loaded; the agent is stopping.
+    pub async fn unload(&self, session: &Shared, probe: &str) -> Result<(), Failure> {
+        let turn = self.next().await;
+        let measurement = with(session, |session| session.take_probe(probe))?;
+        in_thread(move || {
+            drop(measurement);
+            drop(turn);
+        })
+        .await
+    }
+}
+
+/// Carried out to its end also if nobody waits for it any more.
+async fn in_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    spawn_blocking(work)
+        .await
+        .map_err(|error| Failure::new(FAILED, format!("failed to change the probes: {error}")))
+}

@@ -1,0 +1,71 @@
+//! The tasks of a dump for people: under 80 columns.
+
+use super::table::table;
+use crate::{report::tasks::Task, units::format_ns};
+
+/// Rows in what `hist` prints.
+const ROWS: usize = 8;
+
+/// The tasks that waited longest, behind an empty line; nothing if there are none.
+#[must_use]
+pub fn section(tasks: &[Task]) -> String {
+    match rows(tasks, ROWS) {
+        text if text.is_empty() => text,
+        text => format!("\n{text}"),
+    }
+}
+
+/// A head and so many tasks at most, a line each.
+pub(crate) fn rows(tasks: &[Task], most: usize) -> String {
+    if tasks.is_empty() {
+        return String::new();
+    }
+    table(
+        &["TASK", "PID", "ON CPU", "WAITS", "WAITED", "MEAN WAIT"],
+        tasks.iter().take(most).map(row).collect(),
+        1,
+    )
+}
+
+fn row(task: &Task) -> Vec<String> {
+    let clean = |c: char| if c.is_control() { '?' } else { c };
+    let mut name: String = task.comm.chars().map(clean).collect();
+    if task.ended {
+        name += " (ended)";
+    }
+    vec![
+        name,
+        task.pid.to_string(),
+        format_ns(task.oncpu_ns),
+        task.waits.to_string(),
+        format_ns(task.wait_ns),
+        match task.wait_ns.checked_div(task.waits) {
+            Some(mean) => format_ns(mean),
+            None => "-".into(),
+        },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_row_is_longer_than_79_and_most_is_kept() {
+        let task = Task {
+            pid: 4_194_304,
+            comm: "kworker/u256:1\n".into(),
+            oncpu_ns: u64::MAX,
+            waits: u64::MAX / 3,
+            wait_ns: u64::MAX,
+            ended: true,
+        };
+        let text = section(&vec![task; 100]);
+        assert_eq!(text.lines().count(), 2 + ROWS);
+        for line in text.lines() {
+            assert!(line.chars().count() < 80, "{line}");
+        }
+        assert!(text.contains("kworker/u256:1? (ended)"), "{text}");
+        assert_eq!(section(&[]), "");
+    }
+}
