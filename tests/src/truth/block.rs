@@ -177,9 +177,9 @@ pub fn counts_lie_between_two_readings_of_diskstats(place: &Place<'_>) -> Result
     books_balance(place, &end)
 }
 
-/// Requests between two dumps whose end was not seen, as the books have it: lost, or still open. While others attach or
-/// detach their programs at the same tracepoints, a host's kernel (6.18) does not call ours each time, and counts no miss.
-/// None on the kernels that we boot ourselves, where nobody else does.
+/// Requests between two dumps whose end was not seen, as the books have it: lost, or still open. A host's kernel (6.18)
+/// does not call programs at each completion, nor count it for perf, and counts no miss. None on the kernels that we boot
+/// ourselves.
 fn unseen(place: &Place<'_>, start: &Dump, end: &Dump) -> Result<u64> {
     if place.emulated {
         return Ok(0);
