@@ -211,9 +211,13 @@ pub fn ten_thousand_cgroups_lose_nothing(place: &Place<'_>, backend: &str) -> Re
             series > 32 && series < count as u64 && named == series,
             "{named} writes in {series} series"
         );
-        // Some of the machine's other operations found no room either.
+        // The machine's other operations found no room either: many on a host, few in a machine of our own.
+        let most = match place.emulated {
+            true => 3 * count as u64 / 2,
+            false => u64::MAX,
+        };
         ensure!(
-            (count as u64..2 * count as u64).contains(&(named + other)),
+            (count as u64..=most).contains(&(named + other)),
             "{named} and {other} of {count}"
         );
         ensure!(
