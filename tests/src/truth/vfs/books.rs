@@ -211,13 +211,9 @@ pub fn ten_thousand_cgroups_lose_nothing(place: &Place<'_>, backend: &str) -> Re
             series > 32 && series < count as u64 && named == series,
             "{named} writes in {series} series"
         );
-        // The machine's other operations found no room either: many on a host, few in a machine of our own.
-        let most = match place.emulated {
-            true => 3 * count as u64 / 2,
-            false => u64::MAX,
-        };
+        // The machine's other operations found no room either; the agent's too, which looks up the names of cgroups.
         ensure!(
-            (count as u64..=most).contains(&(named + other)),
+            named + other >= count as u64,
             "{named} and {other} of {count}"
         );
         ensure!(
