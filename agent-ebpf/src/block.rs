@@ -1,8 +1,9 @@
 //! The probe `block`: requests of block devices.
 //!
-//! The kernel stamps each request when it is allocated and when it is handed to the driver, so one program
-//! at completion does nearly all. Where the second stamp is missing (no writeback throttling or other user
-//! of block statistics on that device) or stale (`PLUG_TIME`), `rq_issue` keeps it in `STARTS`.
+//! `rq_issue` remembers each request that is handed to the driver, so that each end in the books has its start. The
+//! times are mostly the kernel's: it stamps a request when it is allocated and when it is handed over. Where the second
+//! stamp is missing (no writeback throttling or other user of block statistics on that device) or stale (`PLUG_TIME`),
+//! `rq_issue` reads the clock itself.
 //!
 //! A write that asks for flushes around it (`REQ_PREFLUSH`, `REQ_FUA`) completes twice: when its data are
 //! in the device, with `RQF_FLUSH_SEQ` set, and when all flushes are done, without length
