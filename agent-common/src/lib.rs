@@ -10,5 +10,7 @@ pub mod catalogue;
 pub mod oom;
 pub mod pod;
 pub mod probes;
+pub mod quantiles;
+pub mod rules;
 pub mod series;
 pub mod syscalls;

@@ -18,6 +18,7 @@ pub mod plan;
 pub mod probes;
 pub mod render;
 pub mod report;
+pub mod rules;
 pub mod session;
 pub mod top;
 pub mod units;

@@ -1,6 +1,6 @@
 //! Pure: what was asked and what the host is -> what to try, in which order, or why not.
 
-use agent_common::catalogue::{BACKENDS, Backend, POINTS, Point};
+use agent_common::catalogue::{BACKENDS, Backend, Layer, POINTS, Point};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -80,6 +80,7 @@ pub fn plan(choice: Choice, facts: &Facts) -> Result<Vec<PointPlan>, Failure> {
     }
     Ok(POINTS
         .iter()
+        .filter(|point| point.layer != Layer::Rules)
         .map(|point| plan_point(point, choice, facts))
         .collect())
 }
