@@ -67,6 +67,8 @@ pub struct Control {
     pub ops: [Set; op::COUNT as usize],
     /// The rules that have any filter.
     pub filtered: Set,
+    /// The rules that filter by task.
+    pub by_task: Set,
     /// Rules at block points that have to know who submitted the request.
     pub owned: Set,
     /// Rules whose tasks' later children belong to them too.
@@ -79,8 +81,6 @@ pub struct Control {
     pub hierarchies: u64,
     /// Of these, the one that the block layer goes by.
     pub block_hierarchy: u64,
-    /// Always 0, which the kernel's verifier does not know: what begins with it may take any value in a loop.
-    pub zero: u64,
     /// For functions, which may be called in interrupts: the address of the CPU's count of what keeps it from being
     /// preempted, or 0, and of the kernel's list of what each CPU adds to such addresses.
     pub preempt_count: u64,
@@ -100,13 +100,13 @@ impl Default for Control {
             by: [0; KINDS],
             ops: [0; op::COUNT as usize],
             filtered: 0,
+            by_task: 0,
             owned: 0,
             children: 0,
             init: 0,
             hierarchy: [0; HIERARCHIES],
             hierarchies: 0,
             block_hierarchy: 0,
-            zero: 0,
             preempt_count: 0,
             cpu_offsets: 0,
             agent_inode: 0,
@@ -185,6 +185,8 @@ pub struct Tally {
     pub account_ns: u64,
     /// Time of the account (ns).
     pub account_at_ns: u64,
+    /// The share in the wait that is going on (ns).
+    pub share_ns: u64,
 }
 
 /// What became of a match: the place of its count among the words of a [`Tally`].

@@ -28,26 +28,24 @@ mod tasks;
 mod tree;
 mod wait;
 
-use core::ffi::c_void;
-
 use agent_common::{
     bucket,
     catalogue::slot,
-    pod::{Counters, MAX_DELAY_NS},
+    pod::Counters,
     rules::{Control, SLOTS},
     syscalls,
 };
 use agent_ebpf as _;
 use aya_ebpf::{
     EbpfContext, Global,
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_loop},
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::{fentry, kprobe, map, raw_tracepoint},
     maps::{Array, PerCpuArray},
     programs::{FEntryContext, ProbeContext, RawTracePointContext},
 };
 use aya_log_ebpf::trace;
 use decide::Hit;
-use subject::{Given, Subject};
+use subject::Given;
 
 /// Programs call GPL-only helpers, so they declare a compatible licence.
 #[unsafe(link_section = "license")]
@@ -107,27 +105,51 @@ fn hit_with<C: EbpfContext>(
     counters.hits += 1;
     if start_ns != 0 {
         let (word, size) = word();
-        ruled(ctx, slot | (given as u32) << GIVEN, start_ns, word, size);
+        let waited_ns = ruled(slot | (given as u32) << GIVEN, start_ns, word, size);
+        if waited_ns != 0 {
+            trace!(ctx, "slot {}: waited {} ns", slot, waited_ns);
+        }
     }
 }
 
-/// Where a [`Given`] is beside its slot: there are five registers for arguments.
+/// Where a [`Given`] is beside its slot, in one argument.
 const GIVEN: u32 = 16;
 
-/// The rest of a hit where there are rules: out of line, as a hit where there are none then has few instructions and
-/// little stack. (A program with 64 bytes or more of it gets its stack elsewhere in memory since 6.13, which is one more
-/// line to miss in a cache.)
+/// The rest of a hit where there are rules; what was waited (ns).
+///
+/// Out of line, as a hit where there are none then has few instructions and little stack. (A program with 64 bytes or
+/// more of it gets its stack elsewhere in memory since 6.13, which is one more line to miss in a cache.) This, and what
+/// else has no mangled name here, is a global function to the verifier, which goes through it once, for any arguments,
+/// and not once for each way that leads there.
 #[inline(never)]
-fn ruled<C: EbpfContext>(ctx: &C, slot_given: u32, start_ns: u64, word: u64, size: u64) -> u32 {
+#[unsafe(no_mangle)]
+pub extern "C" fn ruled(slot_given: u32, start_ns: u64, word: u64, size: u64) -> u64 {
     let slot = slot_given & ((1 << GIVEN) - 1);
     let Some(control) = CONTROL.get(0) else {
         return 0;
     };
-    let Some(hit) = rules_of_hit(control, slot, slot_given >> GIVEN, start_ns, [word, size]) else {
+    let Some(rules) = control.at.get(slot as usize).copied() else {
         return 0;
     };
-    let wait_ns = hit.wait_ns;
-    if hit.last == decide::NONE {
+    let mut size = size;
+    let rules = if rules & control.filtered == 0 {
+        rules
+    } else {
+        if slot_given >> GIVEN == Given::Registers as u32 {
+            size = subject::third(word);
+        }
+        filters::matching(slot_given, word, size)
+    };
+    if rules == 0 {
+        return 0;
+    }
+    let mut hit = Hit::new(rules, size, start_ns);
+    hit.exempt = exempt::exempt_rules(slot);
+    if row::can_be_at(slot) {
+        hit.row = row::row_is_full() * decide::ROW;
+    }
+    hit.ask();
+    if hit.granted == 0 {
         return 0;
     }
     let Some(counters) = COUNTERS.get_ptr_mut(slot) else {
@@ -135,79 +157,16 @@ fn ruled<C: EbpfContext>(ctx: &C, slot_given: u32, start_ns: u64, word: u64, siz
     };
     // SAFETY: as in `hit_with`.
     let counters = unsafe { &mut *counters };
+    let wait_ns = hit.wait_ns;
     counters.delayed += 1;
     counters.requested_ns += wait_ns;
     let achieved_ns = wait::until(start_ns + wait_ns).wrapping_sub(start_ns);
     record(counters, slot, wait_ns, achieved_ns);
-    decide::achieved(&hit, achieved_ns);
+    hit.finish(achieved_ns);
     if row::can_be_at(slot) {
         row::waited(achieved_ns);
     }
-    trace!(
-        ctx,
-        "slot {}: asked {} ns, waited {} ns", slot, wait_ns, achieved_ns
-    );
-    0
-}
-
-/// Finds the rules that the hit satisfies and what they make of it; none if there are none.
-#[inline(always)]
-fn rules_of_hit(
-    control: &'static Control,
-    slot: u32,
-    given: u32,
-    start_ns: u64,
-    [word, size]: [u64; 2],
-) -> Option<Hit> {
-    let rules = control.at[slot as usize % SLOTS];
-    let offsets = kernel::offsets()?;
-    let (rules, epoch, size) = if rules & control.filtered == 0 {
-        (rules, u64::MAX, 0)
-    } else {
-        let subject = Subject::new(offsets, slot, Given::from(given), word, size);
-        let (rules, epoch) = filters::satisfied(control, offsets, rules, slot, &subject);
-        (rules, epoch, subject.size)
-    };
-    if rules == 0 {
-        return None;
-    }
-    let mut hit = Hit::new(control, rules, epoch, size, start_ns);
-    hit.exempt = exempt::rules(control, offsets, slot);
-    if row::can_be_at(slot) {
-        hit.row = row::is_full().into();
-    }
-    let state = (&raw mut hit).cast();
-    // SAFETY: the callbacks have the type that bpf_loop calls, and `hit` outlives the calls.
-    unsafe {
-        bpf_loop(
-            agent_common::rules::RULES as u32,
-            ask_cap as *mut c_void,
-            state,
-            0,
-        )
-    };
-    hit.rules = rules;
-    hit.cap_ns = hit.cap_ns.min(MAX_DELAY_NS);
-    // SAFETY: as above.
-    unsafe {
-        bpf_loop(
-            agent_common::rules::RULES as u32,
-            ask as *mut c_void,
-            state,
-            0,
-        )
-    };
-    Some(hit)
-}
-
-unsafe extern "C" fn ask_cap(_index: u64, hit: *mut c_void) -> i64 {
-    // SAFETY: bpf_loop passes on the pointer that it was given: a live `Hit` on its caller's stack.
-    unsafe { &mut *hit.cast::<Hit>() }.ask_cap()
-}
-
-unsafe extern "C" fn ask(_index: u64, hit: *mut c_void) -> i64 {
-    // SAFETY: as in `ask_cap`.
-    unsafe { &mut *hit.cast::<Hit>() }.ask()
+    achieved_ns
 }
 
 /// Records the outcome of a wait.
@@ -238,8 +197,7 @@ macro_rules! function_twins {
         #[fentry]
         pub fn $fentry(ctx: FEntryContext) -> i32 {
             hit(&ctx, slot::$slot, Given::$given, || {
-                // Read as words: the arguments of fentry are some.
-                (ctx.arg::<u64>($word), ctx.arg::<u64>($size))
+                (kernel::number(ctx.arg($word)), kernel::number(ctx.arg($size)))
             });
             0
         }
@@ -292,7 +250,9 @@ fn in_fsync() -> bool {
 #[fentry]
 pub fn fentry_vfs_fsync(ctx: FEntryContext) -> i32 {
     if !in_fsync() {
-        hit(&ctx, slot::VFS_FSYNC, Given::File, || (ctx.arg(0), 0));
+        hit(&ctx, slot::VFS_FSYNC, Given::File, || {
+            (kernel::number(ctx.arg(0)), 0)
+        });
     }
     0
 }

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use agent_common::{
     offsets::Offsets,
-    rules::{CgroupKey, Control, HIERARCHIES, Kind, Member, Set, UNIFIED, Wanted},
+    rules::{CgroupKey, Control, Kind, Member, Set, UNIFIED, Wanted},
 };
 use aya_ebpf::{
     helpers::{bpf_get_current_task, generated::bpf_loop},
@@ -13,6 +13,7 @@ use aya_ebpf::{
 };
 
 use crate::{
+    CONTROL,
     filters::wanted,
     kernel::{field, offsets},
 };
@@ -26,38 +27,58 @@ const PF_KTHREAD: u32 = 0x0020_0000;
 #[map]
 static CGROUPS: LruHashMap<CgroupKey, Member> = LruHashMap::with_max_entries(4096, 0);
 
+/// The current task in all hierarchies that rules name.
+struct Task {
+    /// Its `struct css_set`.
+    set: u64,
+    /// The cgroup for which it submits a request, if that is another's.
+    behalf: u64,
+    found: Set,
+}
+
 /// The rules that the current task satisfies by its cgroups. A kernel thread that submits `bio` does so for the
 /// cgroup that the kernel noted there.
 #[inline(always)]
 pub fn current(control: &Control, offsets: &Offsets, bio: u64) -> Set {
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task() };
-    let behalf = match bio {
-        0 => 0,
-        bio if field::<u32>(task, offsets.task_flags) & PF_KTHREAD != 0 => {
-            let policy: u64 = field(field(bio, offsets.bio_group), offsets.group_policy);
-            field(policy, offsets.policy_cgroup)
-        }
-        _ => 0,
+    let policy: u64 = field(field(bio, offsets.bio_group), offsets.group_policy);
+    let by_kernel = u64::from(field::<u32>(task, offsets.task_flags) & PF_KTHREAD != 0);
+    let mut task = Task {
+        set: field(task, offsets.task_cgroups),
+        // Of no `bio` nothing is read.
+        behalf: field::<u64>(policy, offsets.policy_cgroup) & by_kernel.wrapping_neg(),
+        found: 0,
     };
-    let set: u64 = field(task, offsets.task_cgroups);
-    let mut found = control.zero;
-    for place in 0..HIERARCHIES {
-        if place as u64 >= control.hierarchies {
-            break;
-        }
-        let hierarchy = control.hierarchy[place];
-        let cgroup = if behalf != 0 && hierarchy == control.block_hierarchy {
-            behalf
-        } else if hierarchy == UNIFIED {
-            field(set, offsets.set_unified)
-        } else {
-            let css: u64 = field(set, offsets.set_controllers.wrapping_add(hierarchy * 8));
-            field(css, offsets.css_cgroup)
-        };
-        found |= member(control, offsets, place as u64, cgroup);
-    }
-    found
+    let count = control.hierarchies as u32;
+    // SAFETY: `hierarchy` has the type that bpf_loop calls, and `task` outlives the call.
+    unsafe { bpf_loop(count, hierarchy as *mut c_void, (&raw mut task).cast(), 0) };
+    task.found
+}
+
+/// One hierarchy: 1 ends the loop.
+unsafe extern "C" fn hierarchy(place: u64, task: *mut c_void) -> i64 {
+    // SAFETY: bpf_loop passes on the pointer that `current` gave it: a live `Task` on its stack.
+    let task = unsafe { &mut *task.cast::<Task>() };
+    let (Some(control), Some(offsets)) = (CONTROL.get(0), offsets()) else {
+        return 1;
+    };
+    let Some(hierarchy) = control.hierarchy.get(place as usize).copied() else {
+        return 1;
+    };
+    let cgroup = if task.behalf != 0 && hierarchy == control.block_hierarchy {
+        task.behalf
+    } else if hierarchy == UNIFIED {
+        field(task.set, offsets.set_unified)
+    } else {
+        let css: u64 = field(
+            task.set,
+            offsets.set_controllers.wrapping_add(hierarchy * 8),
+        );
+        field(css, offsets.css_cgroup)
+    };
+    task.found |= member(control, offsets, place, cgroup);
+    0
 }
 
 /// The rules that a cgroup satisfies, which are remembered until the rules change.
@@ -76,7 +97,7 @@ fn member(control: &Control, offsets: &Offsets, hierarchy: u64, cgroup: u64) -> 
     let mut walk = Walk {
         cgroup,
         hierarchy,
-        found: control.zero,
+        found: 0,
     };
     // SAFETY: `step` has the type that bpf_loop calls, and `walk` outlives the call.
     unsafe { bpf_loop(LEVELS, step as *mut c_void, (&raw mut walk).cast(), 0) };

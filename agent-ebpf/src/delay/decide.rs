@@ -1,13 +1,20 @@
 //! What each rule that a hit satisfies makes of it: how long to wait, or why not.
 
+use core::ffi::c_void;
+
 use agent_common::{
+    bucket,
+    pod::MAX_DELAY_NS,
     quantiles::{KNOTS, between, place, random},
-    rules::{ALWAYS, Control, Fate, RULES as PLACES, Rule, Set, Tally, Tickets, WHOLE},
+    rules::{ALWAYS, Fate, RULES as PLACES, Rule, Set, Tally, Tickets, WHOLE},
 };
 use aya_ebpf::{
+    helpers::generated::bpf_loop,
     macros::map,
     maps::{Array, PerCpuArray},
 };
+
+use crate::CONTROL;
 
 #[map]
 static RULES: Array<Rule> = Array::with_max_entries(PLACES as u32, 0);
@@ -18,57 +25,73 @@ static TALLIES: PerCpuArray<Tally> = PerCpuArray::with_max_entries(PLACES as u32
 #[map]
 static TICKETS: Array<Tickets> = Array::with_max_entries(PLACES as u32, 0);
 
-/// Tables of those rules that draw: by place, `KNOTS` each (ns).
+/// Tables of those rules that draw: by place, `KNOTS` each, with the next knot beside it (ns).
 #[map]
-static QUANTILES: Array<u64> = Array::with_max_entries((PLACES * KNOTS) as u32, 0);
+static QUANTILES: Array<[u64; 2]> = Array::with_max_entries((PLACES * KNOTS) as u32, 0);
+
+/// What each rule's hits waited: counts by bucket, `BUCKETS` for each place.
+#[map]
+static TIMES: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries((PLACES * bucket::BUCKETS) as u32, 0);
 
 /// A hit on its way through the rules.
 pub struct Hit {
     /// Rules still to be asked.
-    pub rules: Set,
-    pub start_ns: u64,
-    pub lease_until_ns: u64,
-    /// As of [`agent_common::rules::Owner`].
-    pub owner_epoch: u64,
-    pub size: u64,
-    /// Rules for which whoever is here is exempt.
+    rules: Set,
+    start_ns: u64,
+    size: u64,
+    /// Rules for which whoever is here is exempt; all, where too many waits were in a row.
     pub exempt: Set,
-    /// Rules that filter by size, and by who submitted.
-    pub by_size: Set,
-    pub owned: Set,
-    /// 1: too many waits in a row already.
     pub row: u64,
     /// The smallest cap of all (ns).
-    pub cap_ns: u64,
+    cap_ns: u64,
     /// What there is to wait (ns).
     pub wait_ns: u64,
-    /// The last rule that has a share in it, and its share (ns).
-    pub last: u64,
-    pub last_ns: u64,
+    /// Rules that have a share in it, and what was waited beyond it (ns).
+    pub granted: Set,
+    error_ns: u64,
 }
 
-/// No rule, as [`Hit::last`].
-pub const NONE: u64 = u64::MAX;
-
 impl Hit {
-    /// The rules of a hit that satisfies all their filters but the sizes and the owner's epoch.
     #[inline(always)]
-    pub fn new(control: &Control, rules: Set, owner_epoch: u64, size: u64, start_ns: u64) -> Self {
+    pub fn new(rules: Set, size: u64, start_ns: u64) -> Self {
         Self {
             rules,
             start_ns,
-            lease_until_ns: control.lease_until_ns,
-            owner_epoch,
             size,
-            exempt: control.zero,
-            by_size: control.by[agent_common::rules::Kind::Size as usize],
-            owned: control.owned,
-            row: control.zero,
-            cap_ns: control.zero.wrapping_sub(1),
-            wait_ns: control.zero,
-            last: NONE | control.zero,
-            last_ns: control.zero,
+            exempt: 0,
+            row: 0,
+            cap_ns: MAX_DELAY_NS,
+            wait_ns: 0,
+            granted: 0,
+            error_ns: 0,
         }
+    }
+
+    /// Asks all rules: for their caps, as the smallest holds for all, then for their shares.
+    #[inline(always)]
+    pub fn ask(&mut self) {
+        let rules = self.rules;
+        let state = (&raw mut *self).cast();
+        // SAFETY: the callbacks have the type that bpf_loop calls, and the hit outlives the calls.
+        unsafe { bpf_loop(PLACES as u32, ask_cap as *mut c_void, state, 0) };
+        self.rules = rules;
+        // SAFETY: as above.
+        unsafe { bpf_loop(PLACES as u32, ask_share as *mut c_void, state, 0) };
+    }
+
+    /// The wait is over: its error is in the books of the last rule that had a share.
+    #[inline(always)]
+    pub fn finish(&mut self, achieved_ns: u64) {
+        self.error_ns = achieved_ns.wrapping_sub(self.wait_ns);
+        self.rules = self.granted;
+        if self.granted & self.granted.wrapping_sub(1) == 0 {
+            self.book();
+            return;
+        }
+        let state = (&raw mut *self).cast();
+        // SAFETY: as in `ask`.
+        unsafe { bpf_loop(PLACES as u32, book_next as *mut c_void, state, 0) };
     }
 
     /// Takes the next rule.
@@ -83,144 +106,172 @@ impl Hit {
     }
 
     #[inline(always)]
-    fn concerns(&self, rule: &Rule, bit: Set) -> bool {
-        if self.by_size & bit != 0 && !(rule.size_min <= self.size && self.size <= rule.size_max) {
-            return false;
-        }
-        self.owned & bit == 0 || rule.epoch <= self.owner_epoch
-    }
-
-    /// Asks the next rule for its cap: 1 when there is none left.
-    #[inline(always)]
-    pub fn ask_cap(&mut self) -> i64 {
+    fn ask_cap(&mut self) -> i64 {
         let Some(place) = self.next() else {
             return 1;
         };
         if let Some(rule) = RULES.get(place)
-            && self.concerns(rule, 1 << place)
+            && concerns(rule, self.size)
         {
             self.cap_ns = self.cap_ns.min(rule.cap_ns);
         }
         0
     }
 
-    /// Asks the next rule for its share of the wait: 1 when there is none left.
     #[inline(always)]
-    pub fn ask(&mut self) -> i64 {
+    fn ask_share(&mut self) -> i64 {
         let Some(place) = self.next() else {
             return 1;
         };
-        let (Some(rule), Some(tally)) = (RULES.get(place), TALLIES.get_ptr_mut(place)) else {
-            return 0;
-        };
-        let bit = 1 << place;
-        if !self.concerns(rule, bit) {
-            return 0;
-        }
-        // SAFETY: this CPU's own entry; see `delay.rs` on programs that run inside one another.
-        let tally = unsafe { &mut *tally };
-        tally.matches += 1;
-        let fate = self.fate(rule, tally, bit, place);
-        // By number, so that the verifier need not go on once for each.
-        if fate <= Fate::Exempt as u32 {
-            // SAFETY: a word of the entry.
-            unsafe { *(&raw mut *tally).cast::<u64>().add(fate as usize) += 1 };
+        let hindered = (((self.exempt >> place) & 1) * EXEMPT) | self.row;
+        let room_ns = self.cap_ns.saturating_sub(self.wait_ns);
+        let share = share_of(place, self.start_ns, self.size, room_ns, hindered);
+        if share != NO_SHARE {
+            self.wait_ns += share;
+            self.granted |= 1 << place;
         }
         0
     }
 
-    /// What becomes of a match. Its share is in the wait if it is a hit.
     #[inline(always)]
-    fn fate(&mut self, rule: &Rule, tally: &mut Tally, bit: Set, place: u32) -> u32 {
-        if self.start_ns >= rule.until_ns {
-            return Fate::Ended as u32;
-        }
-        if self.start_ns >= self.lease_until_ns {
-            return Fate::Lease as u32;
-        }
-        if self.exempt & bit != 0 {
-            return Fate::Exempt as u32;
-        }
-        let mut drawn = 0;
-        if rule.chance < ALWAYS || rule.every > 1 || rule.drawn != 0 {
-            let ticket = ticket(place, Ticket::Match);
-            let number = random(rule.seed, ticket * 2);
-            if number >> 32 >= rule.chance || !(ticket + 1).is_multiple_of(rule.every.max(1)) {
-                return Fate::Spared as u32;
-            }
-            drawn = random(rule.seed, ticket * 2 + 1);
-        }
-        if self.row != 0 {
-            return Fate::Row as u32;
-        }
-        if rule.budget < WHOLE && !affords(rule, tally, self.start_ns) {
-            return Fate::Budget as u32;
-        }
-        if rule.max_hits != u64::MAX && ticket(place, Ticket::Hit) >= rule.max_hits {
-            return Fate::Ended as u32;
-        }
-        let asked_ns = if rule.drawn != 0 {
-            draw(place, drawn)
-        } else {
-            rule.delay_ns
+    fn book(&mut self) -> i64 {
+        let Some(place) = self.next() else {
+            return 1;
         };
-        self.grant(tally, place, ramped(rule, asked_ns, self.start_ns));
-        Fate::Hit as u32
+        let error_ns = if self.rules == 0 { self.error_ns } else { 0 };
+        book_share(place, error_ns);
+        0
     }
+}
 
-    /// Adds the rule's share, as far as the cap leaves room.
-    #[inline(always)]
-    fn grant(&mut self, tally: &mut Tally, place: u32, asked_ns: u64) {
-        let room = self.cap_ns.saturating_sub(self.wait_ns);
-        let share_ns = asked_ns.min(room);
-        tally.asked_ns += asked_ns;
-        tally.capped += u64::from(share_ns < asked_ns);
-        tally.account_ns = tally.account_ns.wrapping_sub(share_ns);
-        self.wait_ns += share_ns;
-        if self.last != NONE {
-            granted(self.last as u32, self.last_ns);
+unsafe extern "C" fn ask_cap(_index: u64, hit: *mut c_void) -> i64 {
+    // SAFETY: bpf_loop passes on the pointer that it was given: a live `Hit` on its caller's stack.
+    unsafe { &mut *hit.cast::<Hit>() }.ask_cap()
+}
+
+unsafe extern "C" fn ask_share(_index: u64, hit: *mut c_void) -> i64 {
+    // SAFETY: as in `ask_cap`.
+    unsafe { &mut *hit.cast::<Hit>() }.ask_share()
+}
+
+unsafe extern "C" fn book_next(_index: u64, hit: *mut c_void) -> i64 {
+    // SAFETY: as in `ask_cap`.
+    unsafe { &mut *hit.cast::<Hit>() }.book()
+}
+
+/// Whether a rule, which the filters may have let pass by the size's power of two only, is for this size.
+#[inline(always)]
+fn concerns(rule: &Rule, size: u64) -> bool {
+    rule.size_min <= size && size <= rule.size_max
+}
+
+/// What hinders all rules at a hit.
+pub const EXEMPT: u64 = 1;
+pub const ROW: u64 = 2;
+/// The answer of a rule that has no share in a wait.
+const NO_SHARE: u64 = u64::MAX;
+
+/// The share of the rule in a wait (ns), at most `room_ns`; or [`NO_SHARE`]. A global function, see `ruled`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn share_of(
+    place: u32,
+    start_ns: u64,
+    size: u64,
+    room_ns: u64,
+    hindered: u64,
+) -> u64 {
+    let (Some(rule), Some(tally)) = (RULES.get(place), TALLIES.get_ptr_mut(place)) else {
+        return NO_SHARE;
+    };
+    if !concerns(rule, size) {
+        return NO_SHARE;
+    }
+    // SAFETY: this CPU's own entry; see `delay.rs` on programs that run inside one another.
+    let tally = unsafe { &mut *tally };
+    tally.matches += 1;
+    let mut share_ns = NO_SHARE;
+    let fate = match asked_ns(rule, tally, place, start_ns, hindered) {
+        Ok(asked_ns) => {
+            share_ns = asked_ns.min(room_ns);
+            tally.asked_ns += asked_ns;
+            tally.capped += u64::from(share_ns < asked_ns);
+            tally.account_ns = tally.account_ns.wrapping_sub(share_ns);
+            tally.share_ns = share_ns;
+            Fate::Hit
         }
-        self.last = place.into();
-        self.last_ns = share_ns;
-    }
+        Err(fate) => fate,
+    };
+    // SAFETY: a word of the entry.
+    unsafe { *(&raw mut *tally).cast::<u64>().add(fate as usize) += 1 };
+    share_ns
 }
 
-/// What a rule's hits waited: see [`achieved`].
-#[map]
-static TIMES: PerCpuArray<u64> =
-    PerCpuArray::with_max_entries((PLACES * agent_common::bucket::BUCKETS) as u32, 0);
-
-/// A share that is done whatever comes after it in the same wait.
+/// What a rule asks for (ns), or why it asks for nothing.
 #[inline(always)]
-fn granted(place: u32, share_ns: u64) {
-    if let Some(tally) = TALLIES.get_ptr_mut(place) {
-        // SAFETY: this CPU's own entry.
-        unsafe { (*tally).achieved_ns += share_ns };
+fn asked_ns(
+    rule: &Rule,
+    tally: &mut Tally,
+    place: u32,
+    start_ns: u64,
+    hindered: u64,
+) -> Result<u64, Fate> {
+    if start_ns >= rule.until_ns {
+        return Err(Fate::Ended);
     }
-    count_time(place, share_ns);
+    if CONTROL
+        .get(0)
+        .is_none_or(|control| start_ns >= control.lease_until_ns)
+    {
+        return Err(Fate::Lease);
+    }
+    if hindered & EXEMPT != 0 {
+        return Err(Fate::Exempt);
+    }
+    let mut drawn = 0;
+    if rule.chance < ALWAYS || rule.every > 1 || rule.drawn != 0 {
+        let ticket = ticket(place, Ticket::Match);
+        let number = random(rule.seed, ticket * 2);
+        if number >> 32 >= rule.chance || !(ticket + 1).is_multiple_of(rule.every.max(1)) {
+            return Err(Fate::Spared);
+        }
+        drawn = random(rule.seed, ticket * 2 + 1);
+    }
+    if hindered & ROW != 0 {
+        return Err(Fate::Row);
+    }
+    if rule.budget < WHOLE && !affords(rule, tally, start_ns) {
+        return Err(Fate::Budget);
+    }
+    if rule.max_hits != u64::MAX && ticket(place, Ticket::Hit) >= rule.max_hits {
+        return Err(Fate::Ended);
+    }
+    let whole_ns = if rule.drawn != 0 {
+        draw(place, drawn)
+    } else {
+        rule.delay_ns
+    };
+    Ok(ramped(rule, whole_ns, start_ns))
 }
 
-#[inline(always)]
-fn count_time(place: u32, ns: u64) {
-    let key = place * agent_common::bucket::BUCKETS as u32 + agent_common::bucket::index(ns);
+/// Books what a rule's share came to: itself, and an error (ns, two's complement). A global function, see `ruled`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn book_share(place: u32, error_ns: u64) -> u64 {
+    let Some(tally) = TALLIES.get_ptr_mut(place) else {
+        return 0;
+    };
+    // SAFETY: this CPU's own entry.
+    let tally = unsafe { &mut *tally };
+    let ns = tally.share_ns.wrapping_add(error_ns);
+    tally.short += error_ns >> 63;
+    tally.achieved_ns = tally.achieved_ns.wrapping_add(ns);
+    let key = place * bucket::BUCKETS as u32 + bucket::index(ns);
     if let Some(count) = TIMES.get_ptr_mut(key) {
         // SAFETY: this CPU's own word.
         unsafe { *count += 1 };
     }
-}
-
-/// The wait is over: the last rule's share is what is left of it, so the wait's error is in that rule's books.
-#[inline(always)]
-pub fn achieved(hit: &Hit, achieved_ns: u64) {
-    let ns = (hit.last_ns + achieved_ns).saturating_sub(hit.wait_ns);
-    let place = hit.last as u32;
-    if let Some(tally) = TALLIES.get_ptr_mut(place) {
-        // SAFETY: this CPU's own entry.
-        let tally = unsafe { &mut *tally };
-        tally.achieved_ns += ns;
-        tally.short += u64::from(achieved_ns < hit.wait_ns);
-    }
-    count_time(place, ns);
+    ns
 }
 
 /// What is numbered: the place of its number in [`Tickets`].
@@ -265,10 +316,9 @@ fn affords(rule: &Rule, tally: &mut Tally, now_ns: u64) -> bool {
 #[inline(always)]
 fn draw(rule: u32, random: u64) -> u64 {
     let (knot, fraction) = place(random);
-    let first = rule * KNOTS as u32 + knot;
-    match (QUANTILES.get(first), QUANTILES.get(first + 1)) {
-        (Some(low), Some(high)) => between(*low, *high, fraction),
-        _ => 0,
+    match QUANTILES.get(rule * KNOTS as u32 + knot) {
+        Some([low, high]) => between(*low, *high, fraction),
+        None => 0,
     }
 }
 

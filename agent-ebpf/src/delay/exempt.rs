@@ -7,12 +7,21 @@ use agent_common::{
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_smp_processor_id};
 
-use crate::kernel::{at, field};
+use crate::{
+    CONTROL,
+    kernel::{at, field, offsets},
+};
 
 /// The rules for which whoever is here is exempt: the agent's own program is from all, so that its commands are never
 /// slow; PID 1 from those that do not name it; and an interrupt from all.
-#[inline(always)]
-pub fn rules(control: &Control, offsets: &Offsets, slot: u32) -> Set {
+///
+/// A global function, see `ruled`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn exempt_rules(slot: u32) -> u64 {
+    let (Some(control), Some(offsets)) = (CONTROL.get(0), offsets()) else {
+        return 0;
+    };
     if slot >= slot::FUNCTIONS && in_interrupt(control) {
         return Set::MAX;
     }

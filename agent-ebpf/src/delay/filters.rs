@@ -2,7 +2,6 @@
 
 use agent_common::{
     catalogue::slot,
-    offsets::Offsets,
     probes::block::op,
     rules::{Control, Kind, Set, Wanted, power},
 };
@@ -12,7 +11,14 @@ use aya_ebpf::{
     maps::HashMap,
 };
 
-use crate::{cgroups, owners, subject::Subject, tasks, tree};
+use crate::{
+    CONTROL, GIVEN, cgroups,
+    kernel::offsets,
+    owners,
+    subject::{Given, Subject},
+    tasks,
+    tree::above,
+};
 
 /// What filters ask for, and the rules that do.
 #[map]
@@ -34,16 +40,18 @@ fn keep(control: &Control, rules: Set, kind: Kind, found: impl FnOnce() -> Set) 
     rules & (!by | found())
 }
 
-/// Those of `rules` whose filters are all satisfied, and the epoch of what was found out earlier of the submitter.
-#[inline(always)]
-pub fn satisfied(
-    control: &Control,
-    offsets: &Offsets,
-    mut rules: Set,
-    point: u32,
-    subject: &Subject,
-) -> (Set, u64) {
-    let mut epoch = u64::MAX;
+/// The rules at a slot whose filters are all satisfied, but for exact sizes. A global function, see `ruled`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn matching(slot_given: u32, word: u64, size: u64) -> u64 {
+    let point = slot_given & ((1 << GIVEN) - 1);
+    let (Some(control), Some(offsets)) = (CONTROL.get(0), offsets()) else {
+        return 0;
+    };
+    let Some(mut rules) = control.at.get(point as usize).copied() else {
+        return 0;
+    };
+    let subject = Subject::new(offsets, point, Given::from(slot_given >> GIVEN), word);
     rules = keep(control, rules, Kind::Op, || {
         let place = subject.op;
         if place < op::COUNT {
@@ -53,17 +61,18 @@ pub fn satisfied(
         }
     });
     rules = keep(control, rules, Kind::Size, || {
-        wanted(&Wanted::new(Kind::Size, power(subject.size), 0))
+        wanted(&Wanted::new(Kind::Size, power(size), 0))
     });
     if point == slot::BLOCK_ISSUE {
         let owned = rules & control.owned;
         if owned != 0 {
-            let owner = owners::of(subject.request);
-            epoch = owner.epoch;
-            rules &= !owned | owner.rules;
+            rules &= !owned | owners::of(control, offsets, subject.request);
         }
-    } else {
-        rules = of_task(control, offsets, rules, 0);
+    } else if rules & control.by_task != 0 {
+        rules &= of_task(rules, 0);
+    }
+    if rules == 0 {
+        return 0;
     }
     rules = keep(control, rules, Kind::Device, || {
         let (first, second) = subject.devices(offsets);
@@ -75,14 +84,21 @@ pub fn satisfied(
     });
     let under = rules & control.by[Kind::Under as usize];
     if under != 0 {
-        rules &= !under | tree::above(control, offsets, subject, under);
+        let (dentry, mount) = subject.path(offsets);
+        rules &= !under | above(dentry, mount, under);
     }
-    (rules, epoch)
+    rules
 }
 
-/// Those of `rules` whose filters by task the current one satisfies.
-#[inline(always)]
-pub fn of_task(control: &Control, offsets: &Offsets, mut rules: Set, bio: u64) -> Set {
+/// Those of `rules` whose filters by task the current one satisfies, which submits `bio` if that is not 0. A global
+/// function, see `ruled`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn of_task(rules: u64, bio: u64) -> u64 {
+    let (Some(control), Some(offsets)) = (CONTROL.get(0), offsets()) else {
+        return 0;
+    };
+    let mut rules = rules;
     rules = keep(control, rules, Kind::Uid, || {
         wanted(&Wanted::new(
             Kind::Uid,

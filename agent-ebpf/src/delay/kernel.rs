@@ -33,6 +33,13 @@ pub fn at<T: Copy + Default>(address: u64) -> T {
     unsafe { bpf_probe_read_kernel(address as *const T) }.unwrap_or_default()
 }
 
+/// The same, as a number. The verifier allows no sum of a pointer typed by BTF, as fentry gives them, and an offset
+/// that it does not know; what the helper copied is no pointer to it.
+#[inline(always)]
+pub fn number(pointer: u64) -> u64 {
+    at((&raw const pointer) as u64)
+}
+
 /// Number of the system call that the current task is in, or was in last. Of a thread of the kernel it is nothing
 /// of meaning.
 #[inline(always)]
@@ -40,8 +47,5 @@ pub fn system_call() -> Option<u64> {
     let offsets = offsets()?;
     // SAFETY: the kernel gives the current task, and of it its registers at entry.
     let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) };
-    // Copied by the helper, as a number: the verifier allows no sum of a typed pointer and an offset that it does not
-    // know.
-    let address: u64 = at((&raw const registers) as u64);
-    Some(field(address, offsets.registers_number))
+    Some(field(number(registers as u64), offsets.registers_number))
 }

@@ -43,10 +43,11 @@ pub fn can_be_at(slot: u32) -> bool {
     slot == slot::BLOCK_ISSUE || slot >= slot::FUNCTIONS
 }
 
-/// Whether this CPU's row has to end.
-#[inline(always)]
-pub fn is_full() -> bool {
-    current().is_some_and(|row| row.waited_ns >= ROW_NS)
+/// 1 if this CPU's row has to end. A global function, see `ruled`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn row_is_full() -> u64 {
+    current().is_some_and(|row| row.waited_ns >= ROW_NS).into()
 }
 
 /// The current task has waited.

@@ -3,7 +3,7 @@
 use agent_common::{catalogue::slot, offsets::Offsets, probes::block::op};
 use aya_ebpf::helpers::bpf_get_current_task;
 
-use crate::kernel::{at, field, has};
+use crate::kernel::{at, field, has, offsets};
 
 /// What the first word that a twin passes on is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,19 +46,17 @@ pub struct Subject {
     /// Of a dentry: the `struct vfsmount` through which it was found.
     pub mount: u64,
     pub request: u64,
-    pub size: u64,
     pub op: u32,
 }
 
 impl Subject {
     #[inline(always)]
-    pub fn new(offsets: &Offsets, point: u32, given: Given, word: u64, size: u64) -> Self {
+    pub fn new(offsets: &Offsets, point: u32, given: Given, word: u64) -> Self {
         let mut subject = Self {
             file: 0,
             dentry: 0,
             mount: 0,
             request: 0,
-            size,
             op: op::COUNT,
         };
         match given {
@@ -72,11 +70,9 @@ impl Subject {
             Given::Registers => {
                 let fd: u64 = field(word, offsets.registers_first);
                 subject.file = file_of(offsets, fd as u32);
-                subject.size = field(word, offsets.registers_third);
             }
             Given::Request => {
                 subject.request = word;
-                subject.size = u64::from(field::<u32>(word, offsets.request_length));
                 subject.op = op::of_flags(field(word, offsets.request_flags));
             }
             Given::Nothing => {}
@@ -167,4 +163,13 @@ fn file_of(offsets: &Offsets, fd: u32) -> u64 {
     }
     let files: u64 = field(table, offsets.table_files);
     at(files.wrapping_add(u64::from(fd) * 8))
+}
+
+/// The third argument of a system call, by its registers.
+#[inline(always)]
+pub fn third(registers: u64) -> u64 {
+    match offsets() {
+        Some(offsets) => field(registers, offsets.registers_third),
+        None => 0,
+    }
 }

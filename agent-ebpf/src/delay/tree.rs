@@ -2,16 +2,12 @@
 
 use core::ffi::c_void;
 
-use agent_common::{
-    offsets::Offsets,
-    rules::{Control, Kind, Set, Wanted},
-};
+use agent_common::rules::{Kind, Set, Wanted};
 use aya_ebpf::helpers::generated::bpf_loop;
 
 use crate::{
     filters::wanted,
     kernel::{field, offsets},
-    subject::Subject,
 };
 
 /// Ancestors that are asked, of all mounts together.
@@ -26,15 +22,15 @@ struct Walk {
 }
 
 /// Those of `sought` that name a directory above the file. The way goes up to the root of the file system, also past
-/// the directory that a bind mount shows, and on from where that file system is mounted.
-#[inline(always)]
-pub fn above(control: &Control, offsets: &Offsets, subject: &Subject, sought: Set) -> Set {
-    let (dentry, mount) = subject.path(offsets);
+/// the directory that a bind mount shows, and on from where that file system is mounted. A global function, see `ruled`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn above(dentry: u64, mount: u64, sought: u64) -> u64 {
     let mut walk = Walk {
         dentry,
         mount,
         sought,
-        found: control.zero,
+        found: 0,
     };
     // SAFETY: `step` has the type that bpf_loop calls, and `walk` outlives the call.
     unsafe { bpf_loop(STEPS, step as *mut c_void, (&raw mut walk).cast(), 0) };

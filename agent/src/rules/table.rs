@@ -126,6 +126,9 @@ impl Compiled {
         let of_task = Kind::OF_TASK
             .iter()
             .any(|kind| self.control.by[*kind as usize] & bit != 0);
+        if of_task {
+            self.control.by_task |= bit;
+        }
         if of_task && placed.slots.contains(&slot::BLOCK_ISSUE) {
             self.control.owned |= bit;
         }
@@ -209,6 +212,7 @@ pub fn between(old: &Control, new: &Control) -> Control {
         by: both(old.by, new.by, |old, new| old | new),
         ops: both(old.ops, new.ops, |old, new| old | new),
         filtered: old.filtered | new.filtered,
+        by_task: old.by_task | new.by_task,
         owned: old.owned | new.owned,
         children: old.children | new.children,
         ..*new

@@ -33,7 +33,7 @@ pub struct RuleMaps {
     rules: Array<MapData, Rule>,
     tallies: PerCpuArray<MapData, Tally>,
     tickets: Array<MapData, Tickets>,
-    quantiles: Array<MapData, u64>,
+    quantiles: Array<MapData, [u64; 2]>,
     times: PerCpuArray<MapData, u64>,
     wanted: HashMap<MapData, Wanted, Set>,
     pids: HashMap<MapData, u32, Set>,
@@ -91,8 +91,9 @@ impl RuleMaps {
         let tallies = PerCpuValues::try_from(vec![Tally::default(); cpus])?;
         self.tallies.set(place, tallies, 0)?;
         self.tickets.set(place, Tickets::default(), 0)?;
-        for (knot, value) in (0..).zip(quantiles.iter().take(KNOTS)) {
-            self.quantiles.set(place * KNOTS as u32 + knot, value, 0)?;
+        for (knot, cell) in (0..).zip(quantiles.windows(2).take(KNOTS)) {
+            let cell = [cell[0], cell[1]];
+            self.quantiles.set(place * KNOTS as u32 + knot, cell, 0)?;
         }
         self.rules
             .set(place, rule, 0)
