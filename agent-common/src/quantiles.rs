@@ -30,7 +30,10 @@ pub const fn place(random: u64) -> (u32, u64) {
     if cell < BODY as u64 {
         (cell as u32, fraction)
     } else {
-        ((BODY as u64 + (random >> 44 & (CELLS - 1))) as u32, fraction)
+        (
+            (BODY as u64 + (random >> 44 & (CELLS - 1))) as u32,
+            fraction,
+        )
     }
 }
 
@@ -68,7 +71,13 @@ mod tests {
 
     #[test]
     fn every_place_has_a_knot_above_it() {
-        for random in [0, 1 << 54, u64::MAX, 0xffbf_ffff_ffff_ffff, 0xffc0_0000_0000_0000] {
+        for random in [
+            0,
+            1 << 54,
+            u64::MAX,
+            0xffbf_ffff_ffff_ffff,
+            0xffc0_0000_0000_0000,
+        ] {
             let (knot, fraction) = place(random);
             assert!((knot as usize) < KNOTS - 1);
             assert!(fraction < 1 << 16);
