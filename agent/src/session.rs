@@ -8,13 +8,14 @@ use agent_common::{
 };
 
 use crate::{
-    failure::{Failure, USAGE},
+    failure::{Failure, HOST, USAGE},
     host::Facts,
     kernel::{DelayProbe, KernelLog, now_ns},
     measure::Measurement,
     plan::{self, Choice},
     probes::{Probes, Wanted},
     report::{self, Rule, SCHEMA, Status, probes::Row},
+    rules::spec::{Outcome, Spec},
 };
 
 /// Delays end this long after the last renewal. One more hit may begin just before that and take up
@@ -210,4 +211,36 @@ impl Session {
             points,
         })
     }
+}
+
+/// Rules that the probe cannot carry out yet.
+impl Session {
+    /// Puts a rule in force beside the others, or refuses it whole. Returns its name.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn inject(&mut self, _spec: Spec) -> Result<String, Failure> {
+        Err(no_rules())
+    }
+
+    /// What came of each rule in force.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn outcomes(&self) -> Result<Vec<Outcome>, Failure> {
+        Err(no_rules())
+    }
+
+    /// Removes the rule of that name, or all.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn remove(&mut self, _name: Option<&str>) -> Result<(), Failure> {
+        Err(no_rules())
+    }
+}
+
+fn no_rules() -> Failure {
+    Failure::new(HOST, "this agent does not carry out rules yet")
+        .hint("delay with iolag set or iolag set-blk")
 }
