@@ -4,4 +4,6 @@
 //! (which inode is that directory, which devices are that disk) and puts it into the maps.
 
 pub mod abort;
+pub mod check;
+pub mod points;
 pub mod spec;
