@@ -5,5 +5,7 @@
 
 pub mod abort;
 pub mod check;
+pub mod functions;
 pub mod points;
+pub mod resolve;
 pub mod spec;

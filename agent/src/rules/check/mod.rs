@@ -19,6 +19,8 @@ use crate::{
 
 mod filters;
 
+pub use filters::operations;
+
 /// Points of one rule, functions and globs of them included.
 const POINTS: usize = 64;
 /// Conditions of one rule.
