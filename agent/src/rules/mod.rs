@@ -9,3 +9,4 @@ pub mod functions;
 pub mod points;
 pub mod resolve;
 pub mod spec;
+pub mod verdict;

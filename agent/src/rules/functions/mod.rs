@@ -16,7 +16,7 @@ use crate::{
 
 mod hazards;
 
-/// Of so many matches some 64 or fewer may be safe; of more there is no telling.
+/// More matches than these are too many without a look at each.
 const PLENTY: usize = 1024;
 
 /// The functions that `fn:NAME` names; in order of name. Of a glob's matches those that must not be delayed, or that
@@ -75,7 +75,6 @@ pub fn find(root: &Path, name: &str) -> Result<Vec<String>, Failure> {
             "narrow it down",
         )
     };
-    // Not worth the time to look at each.
     if matching.len() > PLENTY {
         return too_many(matching.len());
     }
