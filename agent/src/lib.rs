@@ -11,6 +11,7 @@ pub mod failure;
 mod functions;
 pub mod hist;
 pub mod host;
+pub mod inject;
 pub mod kernel;
 pub mod measure;
 pub mod names;
