@@ -33,10 +33,20 @@ pub struct Inject {
     #[arg(value_name = "POINT[,POINT...]")]
     points: String,
     /// How long: 100us, 5ms; the mean of a distribution
-    #[arg(long, value_name = "TIME", help_heading = "Delay")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        help_heading = "Delay",
+        allow_hyphen_values = true
+    )]
     pub(super) delay: Option<String>,
     /// Spread around the delay: 1ms
-    #[arg(long, value_name = "TIME", help_heading = "Delay")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        help_heading = "Delay",
+        allow_hyphen_values = true
+    )]
     pub(super) jitter: Option<String>,
     /// Shape of the spread: normal, pareto, lognormal or uniform
     #[arg(long, value_name = "SHAPE", help_heading = "Delay")]
@@ -45,24 +55,45 @@ pub struct Inject {
     #[arg(long, value_name = "FILE", help_heading = "Delay")]
     pub(super) like: Option<PathBuf>,
     /// Longest delay of a hit, by all rules that match it together [default: 1s]
-    #[arg(long, value_name = "TIME", help_heading = "Delay")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        help_heading = "Delay",
+        allow_hyphen_values = true
+    )]
     cap: Option<String>,
     /// What draws are computed from: the same seed, the same draws
-    #[arg(long, value_name = "N", help_heading = "Delay")]
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Delay",
+        allow_negative_numbers = true
+    )]
     seed: Option<u64>,
     /// Share of the matching hits: 10%
-    #[arg(long, value_name = "PERCENT", help_heading = "How often")]
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        help_heading = "How often",
+        allow_hyphen_values = true
+    )]
     chance: Option<String>,
     /// Each Nth matching hit
     #[arg(
         long,
         value_name = "N",
         default_value_t = 1,
-        help_heading = "How often"
+        help_heading = "How often",
+        allow_negative_numbers = true
     )]
     every: u64,
     /// A process with its threads; may be given again, as may all filters
-    #[arg(long, value_name = "P", help_heading = "Whom")]
+    #[arg(
+        long,
+        value_name = "P",
+        help_heading = "Whom",
+        allow_negative_numbers = true
+    )]
     pid: Vec<u32>,
     /// Also what those processes fork from now on
     #[arg(long, help_heading = "Whom")]
@@ -74,7 +105,12 @@ pub struct Inject {
     #[arg(long, value_name = "PATH", help_heading = "Whom")]
     cgroup: Vec<PathBuf>,
     /// A user, by name or number
-    #[arg(long, value_name = "U", help_heading = "Whom")]
+    #[arg(
+        long,
+        value_name = "U",
+        help_heading = "Whom",
+        allow_hyphen_values = true
+    )]
     uid: Vec<String>,
     /// A block device, or files on it: vda, /dev/vda1, 8:0
     #[arg(long, value_name = "DEVICE", help_heading = "What")]
@@ -83,22 +119,47 @@ pub struct Inject {
     #[arg(long, value_name = "OPS", value_delimiter = ',', help_heading = "What")]
     op: Vec<String>,
     /// Bytes: 4k..64k, ..64k, 4k.., 4096
-    #[arg(long, value_name = "SIZES", help_heading = "What")]
+    #[arg(
+        long,
+        value_name = "SIZES",
+        help_heading = "What",
+        allow_hyphen_values = true
+    )]
     size: Option<String>,
     /// Files below a directory
     #[arg(long, value_name = "DIR", help_heading = "What")]
     under: Vec<PathBuf>,
     /// End after so long: 30s, 10m
-    #[arg(long = "for", value_name = "TIME", help_heading = "Until when")]
+    #[arg(
+        long = "for",
+        value_name = "TIME",
+        help_heading = "Until when",
+        allow_hyphen_values = true
+    )]
     duration: Option<String>,
     /// Grow from nothing for so long: 10s
-    #[arg(long, value_name = "TIME", help_heading = "Until when")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        help_heading = "Until when",
+        allow_hyphen_values = true
+    )]
     ramp: Option<String>,
     /// End after so many delayed hits
-    #[arg(long, value_name = "N", help_heading = "Until when")]
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Until when",
+        allow_negative_numbers = true
+    )]
     max_hits: Option<u64>,
     /// Largest share of each CPU's time that the rule may burn: 30%
-    #[arg(long, value_name = "PERCENT", help_heading = "Until when")]
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        help_heading = "Until when",
+        allow_hyphen_values = true
+    )]
     cpu_budget: Option<String>,
     /// End all rules when this is so: 'memory.oom > 0', 'psi.io.some > 50%', 'softirq > 30%',
     /// 'sched.wait.p99 > 20ms'

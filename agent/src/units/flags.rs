@@ -68,7 +68,7 @@ fn with_unit(flag: &str, text: &str, units: &[(&str, u64)], like: &str) -> Resul
     let unit = units.iter().find(|(name, _)| *name == unit);
     match unit.and_then(|(_, unit_ns)| scale(number, *unit_ns)) {
         Some(ns) => Ok(ns),
-        None if text.starts_with('-') => refused(
+        None if is_negative(text) => refused(
             format!("{flag} {text} is below 0"),
             format!("write a number with a unit: {like}"),
         ),
@@ -77,6 +77,11 @@ fn with_unit(flag: &str, text: &str, units: &[(&str, u64)], like: &str) -> Resul
             format!("write a number with a unit: {like}"),
         ),
     }
+}
+
+fn is_negative(text: &str) -> bool {
+    text.strip_prefix('-')
+        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// Reads `10%` or `0.5%` as a share of `whole`, at most all of it.
@@ -108,7 +113,7 @@ pub fn parse_percent(flag: &str, text: &str, whole: u64) -> Result<u64, Failure>
             ),
             share => Ok(share),
         },
-        None if number.starts_with('-') => {
+        None if is_negative(number) => {
             refused(format!("{flag} {text} is below 0"), "write 10% or 0.5%")
         }
         None => refused(
