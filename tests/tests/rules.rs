@@ -1,85 +1,13 @@
-//! Rules that make no sense, and commands in the scope of a rule: what of them takes no root.
+//! Rules that make no sense, and what is told of those that are in force: what of them takes no root.
 
-use std::{
-    fs,
-    io::{BufRead as _, BufReader, Write as _},
-    os::unix::net::UnixListener,
-    path::PathBuf,
-    process::{Child, Command, Output, Stdio},
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
-};
+use std::{fs, process::Output};
 
 use iolag_tests::{
-    agent::scratch_dir,
-    refusal::{assert_nothing_left, assert_refused, program},
+    place::Place,
+    refusal::{assert_nothing_left, assert_refused},
 };
 
-/// A directory with a socket path in it, and the program to call.
-struct Place {
-    program: PathBuf,
-    dir: PathBuf,
-}
-
-impl Place {
-    fn new() -> Option<Self> {
-        Some(Self {
-            program: program()?,
-            dir: scratch_dir().unwrap(),
-        })
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.dir.join("iolag.sock")
-    }
-
-    /// The program at this socket; what follows `--` stays behind it.
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command
-            .arg("--socket")
-            .arg(self.socket())
-            .args(args)
-            .env_remove("RUST_LOG");
-        command
-    }
-
-    fn call(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    /// A rule at reads that is right but for what is added.
-    fn inject(&self, more: &[&str]) -> Output {
-        self.call(&[&["inject", "vfs.read", "--delay", "5ms"], more].concat())
-    }
-
-    /// Answers requests, in order; returns what was asked.
-    fn agent(&self, answers: &'static [&'static str]) -> JoinHandle<Vec<String>> {
-        let listener = UnixListener::bind(self.socket()).unwrap();
-        thread::spawn(move || {
-            let mut asked = Vec::new();
-            for answer in answers {
-                let (mut stream, _) = listener.accept().unwrap();
-                let mut line = String::new();
-                BufReader::new(&stream).read_line(&mut line).unwrap();
-                asked.push(line);
-                stream.write_all(answer.as_bytes()).unwrap();
-                stream.write_all(b"\n").unwrap();
-            }
-            asked
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _gone = fs::remove_dir_all(&self.dir);
-    }
-}
-
 const NAMED: &str = r#"{"schema":1,"ok":true,"result":"slow-1"}"#;
-const DONE: &str = r#"{"schema":1,"ok":true}"#;
-const REFUSED: &str = r#"{"schema":1,"ok":false,"error":{"code":2,"message":"64 rules are in force","hint":"remove one"}}"#;
 
 #[test]
 fn flags_that_make_no_sense_are_refused_before_anything_is_asked() {
@@ -235,17 +163,6 @@ fn without_an_agent_nothing_is_started() {
 }
 
 #[test]
-fn a_rule_that_the_agent_refuses_starts_no_command() {
-    let Some(place) = Place::new() else { return };
-    let agent = place.agent(&[REFUSED]);
-    let mark = place.dir.join("mark");
-    let output = place.inject(&["--", "touch", mark.to_str().unwrap()]);
-    assert_refused(&output, 2, &["64 rules are in force", "remove one"]);
-    assert!(!mark.exists());
-    agent.join().unwrap();
-}
-
-#[test]
 fn the_name_of_the_rule_is_the_result() {
     let Some(place) = Place::new() else { return };
     let agent = place.agent(&[NAMED]);
@@ -262,154 +179,6 @@ fn the_name_of_the_rule_is_the_result() {
     ] {
         assert!(asked[0].contains(part), "no {part} in {}", asked[0]);
     }
-}
-
-/// What a command in a rule's scope wrote, its exit code, and what the agent was asked.
-fn in_scope(command: &[&str]) -> Option<(Output, Vec<String>)> {
-    let place = Place::new()?;
-    let agent = place.agent(&[NAMED, DONE]);
-    let output = place.inject(&[&["--"], command].concat());
-    Some((output, agent.join().unwrap()))
-}
-
-#[test]
-fn a_command_keeps_its_output_and_its_exit_code() {
-    for (script, code) in [
-        ("echo $$; exit 7", 7),
-        ("echo $$", 0),
-        ("echo $$; kill -9 $$", 137),
-        ("echo $$; kill -15 $$", 143),
-    ] {
-        let Some((output, asked)) = in_scope(&["sh", "-c", script]) else {
-            return;
-        };
-        assert_eq!(output.status.code(), Some(code), "{script}");
-        assert!(output.stderr.is_empty(), "{script}");
-        let stdout = String::from_utf8_lossy(&output.stdout);
-        let pid = stdout.trim();
-        assert!(
-            asked[0].contains(&format!(r#""pids":[{pid}],"children":true"#)),
-            "{pid}: {}",
-            asked[0]
-        );
-        assert!(
-            asked[1].contains(r#""command":"remove","name":"slow-1""#),
-            "{}",
-            asked[1]
-        );
-    }
-}
-
-#[test]
-fn a_command_dies_of_a_closed_pipe_as_ever() {
-    let Some((output, _)) = in_scope(&["sh", "-c", "kill -PIPE $$; echo alive"]) else {
-        return;
-    };
-    assert_eq!(output.status.code(), Some(141));
-}
-
-#[test]
-fn a_command_that_is_not_there_ends_the_rule() {
-    for (command, code, word) in [
-        ("no-such-command", 127, "No such file"),
-        ("/dev/null", 126, "denied"),
-    ] {
-        let Some((output, asked)) = in_scope(&[command]) else {
-            return;
-        };
-        assert_refused(&output, code, &[command, word]);
-        assert!(asked[1].contains(r#""command":"remove""#), "{}", asked[1]);
-    }
-}
-
-#[test]
-fn an_agent_that_goes_away_is_told_and_changes_nothing() {
-    let Some(place) = Place::new() else { return };
-    let agent = place.agent(&[NAMED]);
-    let output = place.inject(&["--", "sh", "-c", "sleep 0.3; exit 5"]);
-    agent.join().unwrap();
-    assert_eq!(output.status.code(), Some(5));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("the agent went away"), "{stderr}");
-}
-
-fn ends_within(child: &mut Child, patience: Duration) -> Option<i32> {
-    let deadline = Instant::now() + patience;
-    while Instant::now() < deadline {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status.code();
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    child.kill().unwrap();
-    None
-}
-
-#[test]
-fn signals_are_the_commands() {
-    for (signal, code) in [("-TERM", 143), ("-INT", 130), ("-HUP", 129)] {
-        let Some(place) = Place::new() else { return };
-        let agent = place.agent(&[NAMED, DONE]);
-        let mut child = place
-            .command(&[
-                "inject",
-                "vfs.read",
-                "--delay",
-                "5ms",
-                "--",
-                "sh",
-                "-c",
-                "echo up; exec sleep 60",
-            ])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        stdout.read_line(&mut line).unwrap();
-        assert_eq!(line, "up\n");
-        let pid = child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-        assert_eq!(
-            ends_within(&mut child, Duration::from_secs(5)),
-            Some(code),
-            "{signal}"
-        );
-        assert!(agent.join().unwrap()[1].contains("remove"));
-    }
-}
-
-#[test]
-fn a_killed_iolag_starts_no_command() {
-    let Some(place) = Place::new() else { return };
-    // Takes the request and says nothing.
-    let listener = UnixListener::bind(place.socket()).unwrap();
-    let mark = place.dir.join("mark");
-    let mut child = place
-        .command(&[
-            "inject",
-            "vfs.read",
-            "--delay",
-            "5ms",
-            "--",
-            "touch",
-            mark.to_str().unwrap(),
-        ])
-        .spawn()
-        .unwrap();
-    let (stream, _) = listener.accept().unwrap();
-    let mut line = String::new();
-    BufReader::new(&stream).read_line(&mut line).unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    thread::sleep(Duration::from_millis(200));
-    assert!(!mark.exists());
 }
 
 const RULES: &str = r#"{"schema":1,"ok":true,"result":[{"spec":{"name":"slow","points":["vfs.read"],"delay":{"kind":"fixed","ns":5000000},"cap_ns":1000000000},"age_ns":1000000000,"left_ns":null,"hooks":["vfs.read: vfs_read (fentry)"],"counts":{"matches":10,"hits":8,"spared":0,"ended":0,"lease":0,"budget":2,"row":0,"exempt":0,"capped":0,"short":0,"missed":0,"asked_ns":40000000,"achieved_ns":40080000},"asked":{"mean":5000000,"p50":5000000,"p99":5000000,"p99.9":5000000},"achieved":{"mean":5010000,"p50":5010000,"p99":5010000,"p99.9":5010000}}]}"#;
