@@ -8,5 +8,6 @@ mod delay;
 pub mod manage;
 mod run;
 mod signals;
+mod spec;
 
 pub use run::run;

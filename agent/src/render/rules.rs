@@ -81,11 +81,11 @@ fn titled(text: &mut String, title: &str, what: &str) {
 fn delay(spec: &Spec) -> String {
     let mut text = match &spec.delay {
         Delay::Fixed { ns } => format_ns(*ns),
-        Delay::Drawn { asked, .. } => format!("{asked}, seed {}", spec.seed),
+        Delay::Drawn { asked, .. } => asked.clone(),
     };
     if spec.chance < ALWAYS {
         let share = format_share(spec.chance as f64 / ALWAYS as f64);
-        let _infallible = write!(text, ", chance {share}, seed {}", spec.seed);
+        let _infallible = write!(text, ", chance {share}");
     }
     if spec.every > 1 {
         let _infallible = write!(text, ", every {}", spec.every);
@@ -96,6 +96,9 @@ fn delay(spec: &Spec) -> String {
     if spec.cpu_budget < WHOLE {
         let share = format_share(spec.cpu_budget as f64 / WHOLE as f64);
         let _infallible = write!(text, ", at most {share} of a CPU");
+    }
+    if spec.chance < ALWAYS || matches!(spec.delay, Delay::Drawn { .. }) {
+        let _infallible = write!(text, ", seed {}", spec.seed);
     }
     let _infallible = write!(text, ", cap {}", format_ns(spec.cap_ns));
     text

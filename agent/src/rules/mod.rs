@@ -4,6 +4,8 @@
 //! (which inode is that directory, which devices are that disk) and puts it into the maps.
 
 pub mod abort;
+pub mod admit;
+pub mod alive;
 pub mod check;
 pub mod functions;
 pub mod points;

@@ -107,6 +107,9 @@ static PATTERNS: LazyLock<Vec<(Pattern, &str)>> = LazyLock::new(|| {
 /// Why a function must not be delayed, if so.
 #[must_use]
 pub fn hazard(function: &str) -> Option<&'static str> {
+    if function.contains(".cold") {
+        return Some("it is a part of a function that nobody calls by itself");
+    }
     // What the compiler made of a function is named NAME.isra.0.
     let name = function.split('.').next().unwrap_or(function);
     PATTERNS

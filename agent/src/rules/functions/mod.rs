@@ -111,6 +111,7 @@ mod tests {
             for name in [
                 "ext4_sync_file",
                 "ext4_sync_fs",
+                "ext4_sync_fs.cold",
                 "ext4_sync_secret",
                 "ext4_map_blocks.isra.0",
                 "_raw_spin_lock",
