@@ -5,7 +5,6 @@
 
 pub mod abort;
 pub mod admit;
-pub mod alive;
 pub mod check;
 pub mod functions;
 pub mod points;
