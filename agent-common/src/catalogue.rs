@@ -172,6 +172,8 @@ pub mod slot {
     pub const VFS_FSYNC: u32 = 4;
     pub const VFS_OPENED: u32 = 5;
     pub const VFS_LOOKUP: u32 = 6;
+    /// The first of the functions that rules name: `fn:NAME`.
+    pub const FUNCTIONS: u32 = super::POINTS.len() as u32;
 }
 
 /// The slot of a point in the maps, by its name.

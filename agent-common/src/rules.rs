@@ -65,6 +65,8 @@ pub struct Control {
     pub by: [Set; KINDS],
     /// The rules that each operation satisfies, of those that filter by it.
     pub ops: [Set; op::COUNT as usize],
+    /// The rules that have any filter.
+    pub filtered: Set,
     /// Rules at block points that have to know who submitted the request.
     pub owned: Set,
     /// Rules whose tasks' later children belong to them too.
@@ -75,6 +77,14 @@ pub struct Control {
     /// (`enum cgroup_subsys_id`); as many as `hierarchies` says.
     pub hierarchy: [u64; HIERARCHIES],
     pub hierarchies: u64,
+    /// Of these, the one that the block layer goes by.
+    pub block_hierarchy: u64,
+    /// Always 0, which the kernel's verifier does not know: what begins with it may take any value in a loop.
+    pub zero: u64,
+    /// For functions, which may be called in interrupts: the address of the CPU's count of what keeps it from being
+    /// preempted, or 0, and of the kernel's list of what each CPU adds to such addresses.
+    pub preempt_count: u64,
+    pub cpu_offsets: u64,
     /// Inode and device (as in [`Wanted`]) of the agent's program: who runs it is exempt.
     pub agent_inode: u64,
     pub agent_device: u64,
@@ -89,11 +99,16 @@ impl Default for Control {
             at: [0; SLOTS],
             by: [0; KINDS],
             ops: [0; op::COUNT as usize],
+            filtered: 0,
             owned: 0,
             children: 0,
             init: 0,
             hierarchy: [0; HIERARCHIES],
             hierarchies: 0,
+            block_hierarchy: 0,
+            zero: 0,
+            preempt_count: 0,
+            cpu_offsets: 0,
             agent_inode: 0,
             agent_device: 0,
         }
@@ -172,6 +187,19 @@ pub struct Tally {
     pub account_at_ns: u64,
 }
 
+/// What became of a match: the place of its count among the words of a [`Tally`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Hit = 1,
+    Spared,
+    Ended,
+    Lease,
+    Budget,
+    Row,
+    Exempt,
+}
+
 impl Tally {
     /// Adds what another CPU counted. Accounts are each CPU's own.
     pub fn add(&mut self, other: &Self) {
@@ -189,6 +217,52 @@ impl Tally {
         self.achieved_ns += other.achieved_ns;
     }
 }
+
+/// What numbers the matches and hits of a rule, on all CPUs: an entry of the map `TICKETS`, by place.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tickets {
+    pub matches: u64,
+    pub hits: u64,
+    /// A cache line each.
+    pub fill: [u64; 6],
+}
+
+/// Who submitted a request, as far as rules go: a value of the map `OWNERS`, by the request's first `bio`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// The rules whose filters by task the submitter satisfies.
+    pub rules: Set,
+    /// The epoch in which that was so.
+    pub epoch: u64,
+}
+
+/// Rules that a cgroup satisfies: a value of the map `CGROUPS`, by hierarchy and id.
+pub type Member = Owner;
+
+/// Key of the map `CGROUPS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CgroupKey {
+    pub hierarchy: u64,
+    pub id: u64,
+}
+
+/// Waits after which a CPU had no chance to do anything else: the only entry of the per-CPU map `ROW`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    /// Task and thread group that waited.
+    pub task: u64,
+    /// How often that task had been switched.
+    pub switches: u64,
+    /// Sum of its waits since (ns).
+    pub waited_ns: u64,
+}
+
+/// Longest row of waits (ns): the kernel takes a CPU that does nothing else for 20 s for locked up.
+pub const ROW_NS: u64 = 5_000_000_000;
 
 /// Longest name of a command that the kernel keeps, and a zero.
 pub const COMM: usize = 16;
@@ -252,6 +326,14 @@ mod user {
     unsafe impl aya::Pod for super::Tally {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Wanted {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Tickets {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Owner {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::CgroupKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Row {}
 }
 
 #[cfg(test)]
@@ -263,6 +345,19 @@ mod tests {
         for (size, expected) in [(0, 0), (1, 1), (2, 2), (3, 2), (4096, 13), (u64::MAX, 64)] {
             assert_eq!(power(size), expected, "{size}");
         }
+    }
+
+    #[test]
+    fn fates_are_places_of_counts() {
+        let tally = Tally {
+            hits: 1,
+            exempt: 7,
+            ..Tally::default()
+        };
+        // SAFETY: repr(C), of u64 only.
+        let words = unsafe { *(&raw const tally).cast::<[u64; 8]>() };
+        assert_eq!(words[Fate::Hit as usize], 1);
+        assert_eq!(words[Fate::Exempt as usize], 7);
     }
 
     #[test]

@@ -182,7 +182,7 @@ fn plain(request: *const u8, bytes: u32, now_ns: u64) -> Option<()> {
 #[inline(never)]
 fn unusual(request: *const u8, bytes: u32, now_ns: u64, failed: bool) -> u32 {
     let flags: u32 = read(request, &RQ_CMD_FLAGS);
-    let op = operation(flags);
+    let op = op::of_flags(flags);
     let in_sequence = op != op::FLUSH && in_sequence(request);
     let sequence_end = op == op::WRITE && bytes == 0;
     let start_ns: u64 = read(request, &RQ_START_NS);
@@ -269,19 +269,6 @@ fn key(request: *const u8, op: u32) -> Key {
         key.cgroup = cgroup(request);
     }
     key
-}
-
-/// Ours from `REQ_OP_*`, the lower 8 bits of the flags (`include/linux/blk_types.h`).
-#[inline(always)]
-fn operation(flags: u32) -> u32 {
-    match flags & 0xff {
-        0 => op::READ,
-        // WRITE, ZONE_APPEND (7 since 6.6, 13 before), WRITE_ZEROES, as in /proc/diskstats
-        1 | 7 | 9 | 13 => op::WRITE,
-        2 => op::FLUSH,
-        3 | 5 => op::DISCARD, // DISCARD, SECURE_ERASE
-        _ => op::OTHER,
-    }
 }
 
 /// `request->q->disk`, or `request->rq_disk` on older kernels, as major << 20 | minor. A request without a

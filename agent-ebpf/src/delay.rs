@@ -1,26 +1,53 @@
-//! The probe `delay`: waits at its points for as long as `CONTROL` says, and records each wait.
+//! The probe `delay`: waits at its points for as long as the rules in `CONTROL` and `RULES` say, and records each wait.
 //!
 //! Every program here is a twin: it fetches what its backend gives it and calls [`hit`].
 #![no_std]
 #![no_main]
 
+#[path = "delay/cgroups.rs"]
+mod cgroups;
+#[path = "delay/decide.rs"]
+mod decide;
+#[path = "delay/exempt.rs"]
+mod exempt;
+#[path = "delay/filters.rs"]
+mod filters;
+#[path = "delay/functions.rs"]
+mod functions;
+#[path = "delay/kernel.rs"]
+mod kernel;
+#[path = "delay/owners.rs"]
+mod owners;
+#[path = "delay/row.rs"]
+mod row;
+#[path = "delay/subject.rs"]
+mod subject;
+#[path = "delay/tasks.rs"]
+mod tasks;
+#[path = "delay/tree.rs"]
+mod tree;
 mod wait;
+
+use core::ffi::c_void;
 
 use agent_common::{
     bucket,
-    catalogue::{POINTS, slot},
-    pod::{Control, Counters, MAX_DELAY_NS},
+    catalogue::slot,
+    pod::{Counters, MAX_DELAY_NS},
+    rules::{Control, SLOTS},
     syscalls,
 };
 use agent_ebpf as _;
 use aya_ebpf::{
     EbpfContext, Global,
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_loop},
     macros::{fentry, kprobe, map, raw_tracepoint},
     maps::{Array, PerCpuArray},
     programs::{FEntryContext, ProbeContext, RawTracePointContext},
 };
-use aya_log_ebpf::{debug, trace};
+use aya_log_ebpf::trace;
+use decide::Hit;
+use subject::{Given, Subject};
 
 /// Programs call GPL-only helpers, so they declare a compatible licence.
 #[unsafe(link_section = "license")]
@@ -36,24 +63,34 @@ static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
 
 /// By slot.
 #[map]
-static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(POINTS.len() as u32, 0);
+static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(SLOTS as u32, 0);
 
 /// `achieved - requested` in ns: `bucket::BUCKETS` counts for each slot.
 #[map]
 static ERRORS: PerCpuArray<u64> =
-    PerCpuArray::with_max_entries((POINTS.len() * bucket::BUCKETS) as u32, 0);
+    PerCpuArray::with_max_entries((SLOTS * bucket::BUCKETS) as u32, 0);
 
-/// One hit at the point `slot`. All backends come here.
+/// One hit at the point `slot`, of what `word` is. All backends come here.
 ///
-/// Where there is something to wait, the clock is read before anything else, and all bookkeeping that
-/// need not know the outcome comes before the wait: its time is then part of the wait.
+/// Where there is a rule, the clock is read before anything else, and all bookkeeping that need not know the outcome
+/// comes before the wait: its time is then part of the wait.
 #[inline(always)]
-fn hit<C: EbpfContext>(ctx: &C, slot: u32) {
+fn hit<C: EbpfContext>(ctx: &C, slot: u32, given: Given, word: impl FnOnce() -> (u64, u64)) {
     let Some(control) = CONTROL.get(0) else {
         return;
     };
-    let delay_ns = control.delay_ns[slot as usize].min(MAX_DELAY_NS);
-    let start_ns = match delay_ns {
+    hit_with(ctx, control, slot, given, word);
+}
+
+#[inline(always)]
+fn hit_with<C: EbpfContext>(
+    ctx: &C,
+    control: &'static Control,
+    slot: u32,
+    given: Given,
+    word: impl FnOnce() -> (u64, u64),
+) {
+    let start_ns = match control.at[slot as usize % SLOTS] {
         0 => 0,
         // SAFETY: a helper without arguments.
         _ => unsafe { bpf_ktime_get_ns() },
@@ -68,39 +105,109 @@ fn hit<C: EbpfContext>(ctx: &C, slot: u32) {
         return;
     }
     counters.hits += 1;
-    if delay_ns != 0 {
-        delay(ctx, slot, control, counters, start_ns);
+    if start_ns != 0 {
+        let (word, size) = word();
+        ruled(ctx, slot | (given as u32) << GIVEN, start_ns, word, size);
     }
 }
 
-/// The rest of a hit where there is something to wait: out of line, as a hit where there is not then has
-/// few instructions and little stack. (A program with 64 bytes or more of it gets its stack elsewhere in
-/// memory since 6.13, which is one more line to miss in a cache.)
+/// Where a [`Given`] is beside its slot: there are five registers for arguments.
+const GIVEN: u32 = 16;
+
+/// The rest of a hit where there are rules: out of line, as a hit where there are none then has few instructions and
+/// little stack. (A program with 64 bytes or more of it gets its stack elsewhere in memory since 6.13, which is one more
+/// line to miss in a cache.)
 #[inline(never)]
-fn delay<C: EbpfContext>(
-    ctx: &C,
-    slot: u32,
-    control: &Control,
-    counters: &mut Counters,
-    start_ns: u64,
-) {
-    // Read once more, as there are five registers for arguments.
-    let delay_ns = control.delay_ns[slot as usize % POINTS.len()].min(MAX_DELAY_NS);
-    if start_ns >= control.lease_until_ns {
-        if counters.lease_expired == 0 {
-            debug!(ctx, "lease ran out: slot {} no longer delays", slot);
-        }
-        counters.lease_expired += 1;
-        return;
+fn ruled<C: EbpfContext>(ctx: &C, slot_given: u32, start_ns: u64, word: u64, size: u64) -> u32 {
+    let slot = slot_given & ((1 << GIVEN) - 1);
+    let Some(control) = CONTROL.get(0) else {
+        return 0;
+    };
+    let Some(hit) = rules_of_hit(control, slot, slot_given >> GIVEN, start_ns, [word, size]) else {
+        return 0;
+    };
+    let wait_ns = hit.wait_ns;
+    if hit.last == decide::NONE {
+        return 0;
     }
+    let Some(counters) = COUNTERS.get_ptr_mut(slot) else {
+        return 0;
+    };
+    // SAFETY: as in `hit_with`.
+    let counters = unsafe { &mut *counters };
     counters.delayed += 1;
-    counters.requested_ns += delay_ns;
-    let achieved_ns = wait::until(start_ns + delay_ns).wrapping_sub(start_ns);
-    record(counters, slot, delay_ns, achieved_ns);
+    counters.requested_ns += wait_ns;
+    let achieved_ns = wait::until(start_ns + wait_ns).wrapping_sub(start_ns);
+    record(counters, slot, wait_ns, achieved_ns);
+    decide::achieved(&hit, achieved_ns);
+    if row::can_be_at(slot) {
+        row::waited(achieved_ns);
+    }
     trace!(
         ctx,
-        "slot {}: asked {} ns, waited {} ns", slot, delay_ns, achieved_ns
+        "slot {}: asked {} ns, waited {} ns", slot, wait_ns, achieved_ns
     );
+    0
+}
+
+/// Finds the rules that the hit satisfies and what they make of it; none if there are none.
+#[inline(always)]
+fn rules_of_hit(
+    control: &'static Control,
+    slot: u32,
+    given: u32,
+    start_ns: u64,
+    [word, size]: [u64; 2],
+) -> Option<Hit> {
+    let rules = control.at[slot as usize % SLOTS];
+    let offsets = kernel::offsets()?;
+    let (rules, epoch, size) = if rules & control.filtered == 0 {
+        (rules, u64::MAX, 0)
+    } else {
+        let subject = Subject::new(offsets, slot, Given::from(given), word, size);
+        let (rules, epoch) = filters::satisfied(control, offsets, rules, slot, &subject);
+        (rules, epoch, subject.size)
+    };
+    if rules == 0 {
+        return None;
+    }
+    let mut hit = Hit::new(control, rules, epoch, size, start_ns);
+    hit.exempt = exempt::rules(control, offsets, slot);
+    if row::can_be_at(slot) {
+        hit.row = row::is_full().into();
+    }
+    let state = (&raw mut hit).cast();
+    // SAFETY: the callbacks have the type that bpf_loop calls, and `hit` outlives the calls.
+    unsafe {
+        bpf_loop(
+            agent_common::rules::RULES as u32,
+            ask_cap as *mut c_void,
+            state,
+            0,
+        )
+    };
+    hit.rules = rules;
+    hit.cap_ns = hit.cap_ns.min(MAX_DELAY_NS);
+    // SAFETY: as above.
+    unsafe {
+        bpf_loop(
+            agent_common::rules::RULES as u32,
+            ask as *mut c_void,
+            state,
+            0,
+        )
+    };
+    Some(hit)
+}
+
+unsafe extern "C" fn ask_cap(_index: u64, hit: *mut c_void) -> i64 {
+    // SAFETY: bpf_loop passes on the pointer that it was given: a live `Hit` on its caller's stack.
+    unsafe { &mut *hit.cast::<Hit>() }.ask_cap()
+}
+
+unsafe extern "C" fn ask(_index: u64, hit: *mut c_void) -> i64 {
+    // SAFETY: as in `ask_cap`.
+    unsafe { &mut *hit.cast::<Hit>() }.ask()
 }
 
 /// Records the outcome of a wait.
@@ -124,20 +231,25 @@ fn record(counters: &mut Counters, slot: u32, delay_ns: u64, achieved_ns: u64) {
     }
 }
 
-/// The twins for one function.
+/// The twins for one function, of which the arguments `$word` and `$size` are passed on.
 macro_rules! function_twins {
-    ($(#[$prototype:meta])* $slot:ident, $fentry:ident, $kprobe:ident) => {
+    ($(#[$prototype:meta])* $slot:ident, $given:ident, $word:literal, $size:literal, $fentry:ident, $kprobe:ident) => {
         $(#[$prototype])*
         #[fentry]
         pub fn $fentry(ctx: FEntryContext) -> i32 {
-            hit(&ctx, slot::$slot);
+            hit(&ctx, slot::$slot, Given::$given, || {
+                // Read as words: the arguments of fentry are some.
+                (ctx.arg::<u64>($word), ctx.arg::<u64>($size))
+            });
             0
         }
 
         $(#[$prototype])*
         #[kprobe]
         pub fn $kprobe(ctx: ProbeContext) -> u32 {
-            hit(&ctx, slot::$slot);
+            hit(&ctx, slot::$slot, Given::$given, || {
+                (ctx.arg($word).unwrap_or(0), ctx.arg($size).unwrap_or(0))
+            });
             0
         }
     };
@@ -145,26 +257,79 @@ macro_rules! function_twins {
 
 function_twins!(
     /// `ssize_t vfs_read(struct file *file, char __user *buf, size_t count, loff_t *pos)`
-    VFS_READ, fentry_vfs_read, kprobe_vfs_read
+    VFS_READ, File, 0, 2, fentry_vfs_read, kprobe_vfs_read
 );
 function_twins!(
     /// `ssize_t vfs_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)`
-    VFS_WRITE, fentry_vfs_write, kprobe_vfs_write
+    VFS_WRITE, File, 0, 2, fentry_vfs_write, kprobe_vfs_write
 );
 function_twins!(
     /// `long do_sys_openat2(int dfd, const char __user *filename, struct open_how *how)`, or
-    /// another of the point's functions in the catalogue. No argument is read.
-    VFS_OPEN, fentry_vfs_open, kprobe_vfs_open
+    /// another of the point's functions in the catalogue. No argument is used.
+    VFS_OPEN, Nothing, 0, 0, fentry_vfs_open, kprobe_vfs_open
+);
+function_twins!(
+    /// `int vfs_open(const struct path *path, struct file *file)`
+    VFS_OPENED, Path, 0, 0, fentry_vfs_opened, kprobe_vfs_opened
+);
+function_twins!(
+    /// `struct dentry *lookup_slow(const struct qstr *name, struct dentry *dir, unsigned int flags)`, or
+    /// `__lookup_slow` with the same arguments
+    VFS_LOOKUP, Dentry, 1, 1, fentry_vfs_lookup, kprobe_vfs_lookup
 );
 function_twins!(
     /// `void blk_mq_start_request(struct request *rq)`
-    BLOCK_ISSUE, fentry_block_issue, kprobe_block_issue
+    BLOCK_ISSUE, Request, 0, 0, fentry_block_issue, kprobe_block_issue
 );
+
+/// Whether the current task is in a call that has been at its own program already.
+#[inline(always)]
+fn in_fsync() -> bool {
+    kernel::system_call().is_some_and(|number| is_in(number, syscalls::FSYNC))
+}
+
+/// `int vfs_fsync_range(struct file *file, loff_t start, loff_t end, int datasync)`
+#[fentry]
+pub fn fentry_vfs_fsync(ctx: FEntryContext) -> i32 {
+    if !in_fsync() {
+        hit(&ctx, slot::VFS_FSYNC, Given::File, || (ctx.arg(0), 0));
+    }
+    0
+}
+
+/// As `fentry_vfs_fsync`.
+#[kprobe]
+pub fn kprobe_vfs_fsync(ctx: ProbeContext) -> u32 {
+    if !in_fsync() {
+        hit(&ctx, slot::VFS_FSYNC, Given::File, || {
+            (ctx.arg(0).unwrap_or(0), 0)
+        });
+    }
+    0
+}
+
+function_twins!(
+    /// `long __x64_sys_fsync(const struct pt_regs *regs)`; `__arm64_sys_fsync`
+    VFS_FSYNC, Registers, 0, 0, fentry_vfs_fsync_sys_fsync, kprobe_vfs_fsync_sys_fsync
+);
+function_twins!(
+    /// `long __x64_sys_fdatasync(const struct pt_regs *regs)`; `__arm64_sys_fdatasync`
+    VFS_FSYNC, Registers, 0, 0, fentry_vfs_fsync_sys_fdatasync, kprobe_vfs_fsync_sys_fdatasync
+);
+
+/// Any function that a rule names: `fn:NAME`. One program for all, as a kprobe can be at many.
+#[kprobe]
+pub fn kprobe_fn(ctx: ProbeContext) -> u32 {
+    if let Some(slot) = functions::slot(&ctx) {
+        hit(&ctx, slot, Given::Nothing, || (0, 0));
+    }
+    0
+}
 
 /// `TRACE_EVENT_SYS(sys_enter, TP_PROTO(struct pt_regs *regs, long id))`
 ///
-/// One program for all three VFS points: the tracepoint fires for every system call, and a second
-/// and third program would each cost every call of the machine.
+/// One program for all VFS points: the tracepoint fires for every system call, and a second and third program would
+/// each cost every call of the machine.
 #[raw_tracepoint(tracepoint = "sys_enter")]
 pub fn tp_sys_enter(ctx: RawTracePointContext) -> i32 {
     entered(&ctx, 0);
@@ -187,22 +352,85 @@ fn entered(ctx: &RawTracePointContext, twin: u64) {
         slot::VFS_WRITE
     } else if is_in(id, syscalls::OPEN) {
         slot::VFS_OPEN
+    } else if is_in(id, syscalls::FSYNC) {
+        slot::VFS_FSYNC
     } else {
         return;
     };
-    if CONTROL
-        .get(0)
-        .is_some_and(|control| control.entry_twin == twin)
+    let Some(control) = CONTROL.get(0) else {
+        return;
+    };
+    if control.entry_twin != twin {
+        return;
+    }
+    let given = match slot {
+        slot::VFS_OPEN => Given::Nothing,
+        _ => Given::Registers,
+    };
+    hit_with(ctx, control, slot, given, || (ctx.arg(0), 0));
+}
+
+/// `TRACE_EVENT_SYS(sys_exit, TP_PROTO(struct pt_regs *regs, long ret))`
+///
+/// Where an open's file is known: before its caller has it.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
+    let descriptor: u64 = ctx.arg(1);
+    if descriptor > i32::MAX as u64 {
+        return 0;
+    }
+    let Some(number) =
+        kernel::offsets().map(|offsets| kernel::field::<u64>(ctx.arg(0), offsets.registers_number))
+    else {
+        return 0;
+    };
+    if is_in(number, syscalls::OPEN) {
+        hit(&ctx, slot::VFS_OPENED, Given::Descriptor, || {
+            (descriptor, 0)
+        });
+    }
+    0
+}
+
+/// `TRACE_EVENT(block_rq_issue, TP_PROTO(struct request *rq))`; before 5.11 and 5.10.137 with a
+/// `struct request_queue *q` in front, and then no rule with a filter is here.
+#[raw_tracepoint(tracepoint = "block_rq_issue")]
+pub fn tp_block_rq_issue(ctx: RawTracePointContext) -> i32 {
+    hit(&ctx, slot::BLOCK_ISSUE, Given::Request, || (ctx.arg(0), 0));
+    0
+}
+
+/// `TRACE_EVENT(block_getrq, TP_PROTO(struct bio *bio))`
+#[raw_tracepoint(tracepoint = "block_getrq")]
+pub fn tp_block_getrq(ctx: RawTracePointContext) -> i32 {
+    submitted(ctx.arg(0));
+    0
+}
+
+/// `TRACE_EVENT(block_bio_frontmerge, TP_PROTO(struct bio *bio))`
+#[raw_tracepoint(tracepoint = "block_bio_frontmerge")]
+pub fn tp_block_bio_frontmerge(ctx: RawTracePointContext) -> i32 {
+    submitted(ctx.arg(0));
+    0
+}
+
+#[inline(always)]
+fn submitted(bio: u64) {
+    if let Some(control) = CONTROL.get(0)
+        && control.owned != 0
     {
-        hit(ctx, slot);
+        owners::note(control, bio);
     }
 }
 
-/// `TRACE_EVENT(block_rq_issue, TP_PROTO(struct request *rq))`; before 5.11 with a
-/// `struct request_queue *q` in front. No argument is read.
-#[raw_tracepoint(tracepoint = "block_rq_issue")]
-pub fn tp_block_rq_issue(ctx: RawTracePointContext) -> i32 {
-    hit(&ctx, slot::BLOCK_ISSUE);
+/// `TRACE_EVENT(sched_process_fork, TP_PROTO(struct task_struct *parent, struct task_struct *child))`
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub fn tp_sched_process_fork(ctx: RawTracePointContext) -> i32 {
+    if let Some(control) = CONTROL.get(0)
+        && control.children != 0
+    {
+        tasks::forked(control, ctx.arg(1));
+    }
     0
 }
 
@@ -222,6 +450,7 @@ pub fn tp_sched_process_exit(_ctx: RawTracePointContext) -> i32 {
         // SAFETY: the kernel gave the pointer; one word is written.
         unsafe { (*control).lease_until_ns = 0 };
     }
+    tasks::exited(tgid, pid == tgid);
     0
 }
 

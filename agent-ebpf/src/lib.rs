@@ -33,3 +33,15 @@ pub fn distance(to: *const u8, from: *const u8) -> u64 {
     }
     distance
 }
+
+/// Adds and returns what was there before, on whatever CPU: since Linux 5.12. `AtomicU64` has it not on this target.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+#[must_use]
+pub fn fetch_add(word: *mut u64, mut value: u64) -> u64 {
+    // SAFETY: one atomic addition to a word that the caller owns a pointer to; the verifier checks the pointer.
+    unsafe {
+        core::arch::asm!("{0} = atomic_fetch_add((u64 *)({1} + 0), {0})", inout(reg) value, in(reg) word);
+    }
+    value
+}

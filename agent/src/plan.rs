@@ -99,7 +99,9 @@ pub fn may_load(facts: &Facts, command: &str) -> Result<(), Failure> {
     )
 }
 
-fn plan_point(point: &'static Point, choice: Choice, facts: &Facts) -> PointPlan {
+/// Plans one point.
+#[must_use]
+pub fn plan_point(point: &'static Point, choice: Choice, facts: &Facts) -> PointPlan {
     let mut plan = PointPlan {
         point,
         attempts: Vec::new(),
@@ -111,8 +113,16 @@ fn plan_point(point: &'static Point, choice: Choice, facts: &Facts) -> PointPlan
         }
         let symbols = match backend {
             Backend::Fentry | Backend::Kprobe => point.functions,
+            Backend::Tp if point.tracepoint.is_empty() => &[],
             Backend::Tp => std::slice::from_ref(&point.tracepoint),
         };
+        if symbols.is_empty() {
+            plan.refused.push(Refusal {
+                backend: backend.name().into(),
+                symbol: point.name.into(),
+                reason: "there is no tracepoint on this path".into(),
+            });
+        }
         for symbol in symbols {
             let attempt = Attempt { backend, symbol };
             match impossible(backend, facts) {

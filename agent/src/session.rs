@@ -1,21 +1,31 @@
 //! A running agent's state: the probe and the rules in force. Dropping it detaches everything.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use agent_common::{
     catalogue::{POINTS, slot_of},
-    pod::{Control, MAX_DELAY_NS},
+    pod::MAX_DELAY_NS,
+    rules::{ALWAYS, WHOLE},
 };
 
 use crate::{
-    failure::{Failure, HOST, USAGE},
+    failure::{Failure, USAGE},
     host::Facts,
-    kernel::{DelayProbe, KernelLog, now_ns},
+    kernel::{DelayProbe, Fields, KernelLog},
     measure::Measurement,
     plan::{self, Choice},
     probes::{Probes, Wanted},
     report::{self, Rule, SCHEMA, Status, probes::Row},
-    rules::spec::{Outcome, Spec},
+    rules::{
+        admit::{admit, known},
+        asked::asked,
+        force::{Asked, InForce},
+        spec::{Delay, Filters, Outcome, Spec},
+        table::Subjects,
+    },
 };
 
 /// Delays end this long after the last renewal. One more hit may begin just before that and take up
@@ -29,7 +39,8 @@ pub const SYSCALL_ENTRY: &str = "sys_enter";
 
 pub struct Session {
     probe: DelayProbe,
-    rules: Vec<Rule>,
+    rules: InForce,
+    facts: Facts,
     choice: Choice,
     started: Instant,
     probes: Probes,
@@ -47,7 +58,8 @@ impl Session {
         let (probe, log) = DelayProbe::load(plans, choice, facts)?;
         let session = Self {
             probe,
-            rules: Vec::new(),
+            rules: InForce::new(LEASE),
+            facts: facts.clone(),
             choice,
             started: Instant::now(),
             probes: Probes::new(facts.clone()),
@@ -107,7 +119,7 @@ impl Session {
     fn delays_last(&mut self) -> Result<(), Failure> {
         let measured = self.probes.attached_at(SYSCALL_ENTRY);
         if measured > self.measured_at_entry {
-            self.probe.attach_last()?;
+            self.rules.attach_last(&mut self.probe)?;
         }
         self.measured_at_entry = measured;
         Ok(())
@@ -133,15 +145,82 @@ impl Session {
                 ),
             ));
         }
-        let mut rules = self.rules.clone();
-        rules.retain(|other| other.name != rule.name);
-        if rule.delay_ns > 0 {
-            rules.push(rule);
-            rules.sort_by(|a, b| a.name.cmp(&b.name));
+        if rule.delay_ns == 0 {
+            self.rules.remove(&mut self.probe, &rule.name, "set to 0")?;
+            return Ok(());
         }
-        self.apply(&rules)?;
-        self.rules = rules;
-        Ok(())
+        let asked = Asked {
+            spec: spec_of(rule),
+            subjects: Subjects::default(),
+            functions: Vec::new(),
+        };
+        let host = (self.choice, &self.facts);
+        self.rules.add(&mut self.probe, asked, true, host)
+    }
+
+    /// Puts a rule into force beside the others. Returns its name.
+    ///
+    /// # Errors
+    /// It makes no sense, or not on this host; or as [`InForce::add`]. The rules in force stay as they were.
+    pub fn inject(&mut self, mut spec: Spec) -> Result<String, Failure> {
+        let first = spec.points.first().map_or("", String::as_str);
+        let name = admit(&spec.name, first, &self.names())?;
+        spec.name.clone_from(&name);
+        let hierarchy = |controller: Option<&str>| self.fields()?.hierarchy(controller);
+        let asked = asked(spec, Path::new("/"), hierarchy)?;
+        let host = (self.choice, &self.facts);
+        self.rules.add(&mut self.probe, asked, false, host)?;
+        Ok(name)
+    }
+
+    /// Names of the rules in force.
+    fn names(&self) -> Vec<&str> {
+        let specs = self.rules.specs();
+        specs.into_iter().map(|spec| spec.name.as_str()).collect()
+    }
+
+    /// What filters read of this kernel; none until [`Self::know`].
+    #[must_use]
+    pub fn fields(&self) -> Option<&Fields> {
+        self.rules.fields()
+    }
+
+    /// The host that this session is on.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// As [`InForce::know`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn know(&mut self, fields: Fields, agent: (u64, u64)) -> Result<(), Failure> {
+        self.rules.know(&mut self.probe, fields, agent)
+    }
+
+    /// What came of the rules in force, then of those that ended.
+    ///
+    /// # Errors
+    /// The kernel refuses a look-up.
+    pub fn outcomes(&self) -> Result<Vec<Outcome>, Failure> {
+        let mut outcomes = self.rules.outcomes(&self.probe)?;
+        outcomes.extend(self.rules.ended().cloned());
+        Ok(outcomes)
+    }
+
+    /// Takes a rule out of force, or all.
+    ///
+    /// # Errors
+    /// There is none of that name; the kernel refuses.
+    pub fn remove(&mut self, name: Option<&str>) -> Result<(), Failure> {
+        let Some(name) = name else {
+            return self.reset();
+        };
+        if self.rules.remove(&mut self.probe, name, "removed")? {
+            return Ok(());
+        }
+        known(name, &self.names())
     }
 
     /// Removes all rules.
@@ -149,36 +228,16 @@ impl Session {
     /// # Errors
     /// A refusal of the kernel.
     pub fn reset(&mut self) -> Result<(), Failure> {
-        self.apply(&[])?;
-        self.rules.clear();
-        Ok(())
+        self.rules.clear(&mut self.probe, "reset")
     }
 
-    /// Extends the lease. Does nothing while no rule is in force, so that an agent at rest rests.
+    /// Takes rules that are at their end out of force, and extends the lease of the others.
     ///
     /// # Errors
     /// A refusal of the kernel.
     pub fn renew(&mut self) -> Result<(), Failure> {
-        if self.rules.is_empty() {
-            return Ok(());
-        }
-        let rules = std::mem::take(&mut self.rules);
-        let result = self.apply(&rules);
-        self.rules = rules;
-        result
-    }
-
-    fn apply(&mut self, rules: &[Rule]) -> Result<(), Failure> {
-        let mut control = Control {
-            lease_until_ns: now_ns() + LEASE.as_nanos() as u64,
-            ..Control::default()
-        };
-        for rule in rules {
-            for slot in rule.points.iter().filter_map(|point| slot_of(point)) {
-                control.delay_ns[slot] = (control.delay_ns[slot] + rule.delay_ns).min(MAX_DELAY_NS);
-            }
-        }
-        Ok(self.probe.control(&control)?)
+        self.rules.expire(&mut self.probe)?;
+        self.rules.renew(&mut self.probe)
     }
 
     /// Everything that `status` shows.
@@ -187,7 +246,7 @@ impl Session {
     /// The kernel refuses a look-up.
     pub fn status(&self, socket: &str) -> Result<Status, Failure> {
         let mut points = Vec::new();
-        for (slot, attached) in self.probe.points().iter().enumerate() {
+        for (slot, attached) in self.probe.points() {
             let sample = self.probe.sample(slot)?;
             points.push(report::Point::new(
                 attached.point.name,
@@ -207,40 +266,27 @@ impl Session {
                 backend: self.choice.map_or("auto", |backend| backend.name()).into(),
                 lease_ns: LEASE.as_nanos() as u64,
             },
-            rules: self.rules.clone(),
+            rules: self.rules.specs().into_iter().map(Rule::of).collect(),
             points,
         })
     }
 }
 
-/// Rules that the probe cannot carry out yet.
-impl Session {
-    /// Puts a rule in force beside the others, or refuses it whole. Returns its name.
-    ///
-    /// # Errors
-    /// Always.
-    pub fn inject(&mut self, _spec: Spec) -> Result<String, Failure> {
-        Err(no_rules())
+/// What `set` and `set-blk` ask for.
+fn spec_of(rule: Rule) -> Spec {
+    Spec {
+        name: rule.name,
+        points: rule.points,
+        delay: Delay::Fixed { ns: rule.delay_ns },
+        filters: Filters::default(),
+        chance: ALWAYS,
+        every: 1,
+        for_ns: None,
+        ramp_ns: None,
+        max_hits: None,
+        cpu_budget: WHOLE,
+        cap_ns: MAX_DELAY_NS,
+        seed: 0,
+        abort_if: Vec::new(),
     }
-
-    /// What came of each rule in force.
-    ///
-    /// # Errors
-    /// Always.
-    pub fn outcomes(&self) -> Result<Vec<Outcome>, Failure> {
-        Err(no_rules())
-    }
-
-    /// Removes the rule of that name, or all.
-    ///
-    /// # Errors
-    /// Always.
-    pub fn remove(&mut self, _name: Option<&str>) -> Result<(), Failure> {
-        Err(no_rules())
-    }
-}
-
-fn no_rules() -> Failure {
-    Failure::new(HOST, "this agent does not carry out rules yet")
-        .hint("delay with iolag set or iolag set-blk")
 }

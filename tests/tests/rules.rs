@@ -242,7 +242,7 @@ fn a_rule_that_fell_short_is_not_verified() {
     assert_refused(
         &verify(&[], &[NO_RULES]).unwrap(),
         1,
-        &["no rule to verify"],
+        &["no rule is in force"],
     );
     assert_refused(
         &verify(&["slov"], &[RULES]).unwrap(),

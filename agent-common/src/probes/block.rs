@@ -26,6 +26,20 @@ pub mod op {
     pub const DISCARD: u32 = 3;
     pub const OTHER: u32 = 4;
     pub const COUNT: u32 = 5;
+
+    /// Of a request, by its `cmd_flags` (`enum req_op`, `include/linux/blk_types.h`).
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_flags(flags: u32) -> u32 {
+        match flags & 0xff {
+            0 => READ,
+            // WRITE, ZONE_APPEND (7 since 6.6, 13 before), WRITE_ZEROES, as in /proc/diskstats
+            1 | 7 | 9 | 13 => WRITE,
+            2 => FLUSH,
+            3 | 5 => DISCARD, // DISCARD, SECURE_ERASE
+            _ => OTHER,
+        }
+    }
 }
 
 const fn only_by(field: Field, hook: Hook) -> Hook {

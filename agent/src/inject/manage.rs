@@ -36,7 +36,7 @@ pub struct Remove {
 
 #[derive(Args, Debug)]
 pub struct Verify {
-    /// Name of the rule; without it all are verified
+    /// Name of the rule, which may have ended; without it all in force are verified
     rule: Option<String>,
     /// How far the mean may be off, and how many hits may have gone without a delay
     #[arg(long, value_name = "PERCENT", default_value = "5%")]
@@ -103,22 +103,7 @@ pub fn verify(
         check::name(name)?;
     }
     let bound = parse_percent("--bound", &args.bound, WHOLE)? as f64 / WHOLE as f64;
-    let mut outcomes: Vec<Outcome> = call(socket, &Command::Rules)?;
-    if outcomes.is_empty() {
-        return Err(Failure::new(FAILED, "there is no rule to verify")
-            .hint("iolag inject puts one in force; verify it before it is removed"));
-    }
-    if let Some(name) = &args.rule {
-        let names: Vec<String> = outcomes.iter().map(|o| o.spec.name.clone()).collect();
-        outcomes.retain(|outcome| outcome.spec.name == *name);
-        if outcomes.is_empty() {
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            return Err(Failure {
-                code: FAILED,
-                ..unknown("rule", name, &names)
-            });
-        }
-    }
+    let outcomes = chosen(call(socket, &Command::Rules)?, args.rule.as_deref())?;
     let verdicts: Vec<Verdict> = outcomes
         .iter()
         .map(|outcome| judge(outcome, bound))
@@ -146,4 +131,81 @@ pub fn verify(
         Format::Json => json(verdicts)?,
     })?;
     failed
+}
+
+/// Of that name the one in force, or else the last that ended; without a name all that are in force.
+fn chosen(mut outcomes: Vec<Outcome>, name: Option<&str>) -> Result<Vec<Outcome>, Failure> {
+    let Some(name) = name else {
+        let ended = outcomes.iter().rfind(|outcome| outcome.ended.is_some());
+        let ended = ended.map(|outcome| outcome.spec.name.clone());
+        outcomes.retain(|outcome| outcome.ended.is_none());
+        if !outcomes.is_empty() {
+            return Ok(outcomes);
+        }
+        let failure = Failure::new(FAILED, "no rule is in force to be verified");
+        return Err(match ended {
+            Some(ended) => failure.hint(format!(
+                "one that ended is, by its name: iolag verify {ended}"
+            )),
+            None => failure.hint("iolag inject puts one in force"),
+        });
+    };
+    let of_name = |outcome: &&Outcome| outcome.spec.name == name;
+    let in_force = outcomes.iter().filter(of_name).find(|o| o.ended.is_none());
+    if let Some(found) = in_force.or_else(|| outcomes.iter().rfind(of_name)) {
+        return Ok(vec![found.clone()]);
+    }
+    let names: Vec<&str> = outcomes.iter().map(|o| o.spec.name.as_str()).collect();
+    Err(match names.as_slice() {
+        [] => Failure::new(FAILED, format!("there is no rule {name:?} to be verified"))
+            .hint("iolag inject puts one in force"),
+        names => Failure {
+            code: FAILED,
+            ..unknown("rule", name, names)
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::{spec::Counts, verdict::tests::outcome};
+
+    fn rule(name: &str, hits: u64, ended: bool) -> Outcome {
+        let mut outcome = outcome(Counts {
+            hits,
+            ..Counts::default()
+        });
+        outcome.spec.name = name.into();
+        outcome.ended = ended.then(|| "removed".into());
+        outcome
+    }
+
+    #[test]
+    fn rules_in_force_come_before_those_that_ended() {
+        let all = || {
+            vec![
+                rule("a", 1, false),
+                rule("a", 2, true),
+                rule("b", 3, true),
+                rule("b", 4, true),
+            ]
+        };
+        let hits = |name| {
+            let chosen = chosen(all(), name).unwrap();
+            chosen.iter().map(|o| o.counts.hits).collect::<Vec<_>>()
+        };
+        assert_eq!(hits(None), [1]);
+        assert_eq!(hits(Some("a")), [1]);
+        assert_eq!(hits(Some("b")), [4]);
+        let told = |outcomes, name| {
+            let failure = chosen(outcomes, name).unwrap_err();
+            assert_eq!(failure.code, FAILED);
+            failure.to_string()
+        };
+        assert!(told(all(), Some("c")).contains("unknown rule"));
+        assert!(told(vec![], Some("c")).contains("no rule \"c\""));
+        assert!(told(all().split_off(1), None).contains("iolag verify b"));
+        assert!(told(vec![], None).contains("iolag inject"));
+    }
 }

@@ -61,6 +61,16 @@ impl HostTypes {
         self.ours.tracepoint_arguments(tracepoint)
     }
 
+    /// As [`KernelTypes::offset`].
+    pub(super) fn offset(&self, structure: &str, path: &str) -> Option<u32> {
+        self.ours.offset(structure, path)
+    }
+
+    /// The value of an enumerator; `None` if this kernel has none of that name.
+    pub(super) fn enumerator(&self, name: &str) -> Option<u32> {
+        self.ours.enumerator(name)
+    }
+
     /// The value of a constant on this kernel.
     ///
     /// # Errors

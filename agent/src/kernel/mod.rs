@@ -11,7 +11,7 @@ mod prog_info;
 mod prompt_end;
 mod types;
 
-pub use delay::{DelayProbe, KernelLog, Sample};
+pub use delay::{DelayProbe, Fields, KernelLog, RuleMaps, RuleSample, Sample, WantedSets};
 pub use empty::{EmptyProbe, measure_programs};
 pub use host_types::{HostTypes, ReadingTypes};
 pub use measure::{Counts, EventRing, MeasureProbe, RawSeries, Tasks};

@@ -91,7 +91,9 @@ impl KernelTypes {
         prototype.parameter_list().len().checked_sub(1)
     }
 
-    fn enumerator(&self, name: &str) -> Option<u32> {
+    /// The value of an enumerator, whatever its enumeration.
+    #[must_use]
+    pub fn enumerator(&self, name: &str) -> Option<u32> {
         self.types.get().values().find_map(|kind| {
             let TypeVariant::Enum(kind) = kind else {
                 return None;

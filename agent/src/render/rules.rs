@@ -144,10 +144,10 @@ fn whom(filters: &Filters) -> String {
 fn until(outcome: &Outcome) -> String {
     let spec = &outcome.spec;
     let mut parts = vec![format!("came {} ago", format_ns(outcome.age_ns))];
-    match (outcome.left_ns, spec.for_ns) {
-        (Some(0), _) => parts.push("its time is up".into()),
-        (Some(left), _) => parts.push(format!("{} left", format_ns(left))),
-        (None, _) => {}
+    if let Some(why) = &outcome.ended {
+        parts.push(format!("ENDED: {why}"));
+    } else if let Some(left) = outcome.left_ns {
+        parts.push(format!("{} left", format_ns(left)));
     }
     if let Some(most) = spec.max_hits {
         parts.push(format!("at most {most} hits"));

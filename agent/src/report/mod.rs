@@ -9,7 +9,11 @@ pub mod tasks;
 use agent_common::bucket;
 use serde::{Deserialize, Serialize};
 
-use crate::{kernel::Sample, plan::Refusal};
+use crate::{
+    kernel::Sample,
+    plan::Refusal,
+    rules::spec::{Delay, Spec},
+};
 
 /// Version of every JSON document of iolag.
 pub const SCHEMA: u32 = 1;
@@ -40,6 +44,23 @@ pub struct Rule {
     pub name: String,
     pub points: Vec<String>,
     pub delay_ns: u64,
+}
+
+impl Rule {
+    /// What `status` says of a rule: of a distribution its mean.
+    #[must_use]
+    pub fn of(spec: &Spec) -> Self {
+        Self {
+            name: spec.name.clone(),
+            points: spec.points.clone(),
+            delay_ns: match &spec.delay {
+                Delay::Fixed { ns } => *ns,
+                Delay::Drawn { quantiles, .. } => {
+                    quantiles.iter().sum::<u64>() / quantiles.len().max(1) as u64
+                }
+            },
+        }
+    }
 }
 
 /// What was recorded at one point since the agent started.

@@ -5,9 +5,12 @@
 
 pub mod abort;
 pub mod admit;
+pub mod asked;
 pub mod check;
+pub mod force;
 pub mod functions;
 pub mod points;
 pub mod resolve;
 pub mod spec;
+pub mod table;
 pub mod verdict;

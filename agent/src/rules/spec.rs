@@ -84,7 +84,7 @@ pub struct Filters {
     pub comms: Vec<String>,
     /// Absolute paths of cgroup directories; sub-groups are included.
     pub cgroups: Vec<PathBuf>,
-    /// Users, by number: the effective one of who acts.
+    /// Users, by number: the real one of who acts.
     pub uids: Vec<u32>,
     /// Block devices, as they were given: `vda`, `/dev/vda1`, `8:0`.
     pub devices: Vec<String>,
@@ -102,6 +102,9 @@ pub struct Outcome {
     /// Without the table of quantiles, which is left empty.
     pub spec: Spec,
     pub age_ns: u64,
+    /// Why it is no longer in force.
+    #[serde(default)]
+    pub ended: Option<String>,
     /// Time left of `for_ns`.
     pub left_ns: Option<u64>,
     /// Where it is: `vfs.read: sys_enter (tp)`.

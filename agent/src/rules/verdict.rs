@@ -174,6 +174,7 @@ pub mod tests {
                 abort_if: Vec::new(),
             },
             age_ns: 12_000_000_000,
+            ended: None,
             left_ns: None,
             hooks: vec!["vfs.read: vfs_read (fentry)".into()],
             counts,

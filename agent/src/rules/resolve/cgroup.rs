@@ -5,23 +5,21 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 use super::{CgroupId, Hierarchy, Mount, below, refused};
 use crate::failure::Failure;
 
-/// v1 controllers as mounts name them, and as the kernel's code does where that differs.
-const CONTROLLERS: [(&str, &str); 15] = [
-    ("cpu", "cpu"),
-    ("cpuacct", "cpuacct"),
-    ("cpuset", "cpuset"),
-    ("memory", "memory"),
-    ("blkio", "io"),
-    ("devices", "devices"),
-    ("freezer", "freezer"),
-    ("pids", "pids"),
-    ("net_cls", "net_cls"),
-    ("net_prio", "net_prio"),
-    ("perf_event", "perf_event"),
-    ("hugetlb", "hugetlb"),
-    ("rdma", "rdma"),
-    ("misc", "misc"),
-    ("debug", "debug"),
+/// v1 controllers, as mounts name them.
+const CONTROLLERS: [&str; 13] = [
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "memory",
+    "blkio",
+    "devices",
+    "freezer",
+    "pids",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "hugetlb",
+    "rdma",
 ];
 
 /// The cgroup whose directory this is; or else the one of this path below the mount of cgroup v2.
@@ -77,9 +75,9 @@ fn mount_of<'a>(root: &Path, mounts: &'a [Mount], directory: &Path) -> Option<&'
 
 fn controller(mount: &Mount, path: &Path) -> Result<Hierarchy, Failure> {
     let has = |name: &str| mount.options.iter().any(|option| option == name);
-    let known = CONTROLLERS.iter().find(|(name, _)| has(name));
+    let known = CONTROLLERS.iter().find(|name| has(name));
     known
-        .map(|(_, kernels)| Hierarchy::Controller((*kernels).into()))
+        .map(|name| Hierarchy::Controller((*name).into()))
         .ok_or_else(|| {
             refused(
                 format!(

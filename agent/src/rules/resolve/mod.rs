@@ -49,8 +49,7 @@ pub struct CgroupId {
 pub enum Hierarchy {
     /// cgroup v2.
     Unified,
-    /// The cgroup v1 hierarchy of this controller, as the kernel's own code names it: `NAME_cgrp_id` of
-    /// `enum cgroup_subsys_id`, so `io` where users see `blkio`.
+    /// The cgroup v1 hierarchy of this controller, as mounts name it.
     Controller(String),
 }
 

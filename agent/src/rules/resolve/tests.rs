@@ -147,7 +147,7 @@ fn cgroups_are_known_by_directory_and_hierarchy() {
         (
             "/sys/fs/cgroup/blkio/batch",
             "sys/fs/cgroup/blkio/batch",
-            Some("io"),
+            Some("blkio"),
         ),
     ] {
         let expected = CgroupId {

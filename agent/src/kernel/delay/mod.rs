@@ -1,0 +1,265 @@
+//! The probe `delay`, loaded and attached.
+
+mod fields;
+mod functions;
+mod points;
+mod rules;
+
+use std::{os::fd::AsFd as _, path::Path};
+
+use agent_common::{bucket, catalogue::Backend, pod::Counters, rules::SLOTS};
+use anyhow::{Context as _, anyhow};
+use aya::{
+    Btf, Ebpf, include_bytes_aligned,
+    maps::{MapData, PerCpuArray},
+};
+use aya_log::EbpfLogger;
+use log::{Log, debug, warn};
+
+use super::{
+    attach::attach,
+    loader::{self, Given},
+    prog_info::{ProgStats, prog_stats},
+};
+use crate::{
+    failure::{Failure, HOST},
+    host::Facts,
+    plan::{Attempt, Choice, PointPlan},
+};
+
+pub use fields::Fields;
+use functions::Functions;
+pub use points::Attached;
+use points::Points;
+pub use rules::{RuleMaps, RuleSample, WantedSets};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/delay"));
+
+/// Records that the programs log; readable when the descriptor is.
+pub type KernelLog = EbpfLogger<&'static dyn Log>;
+
+/// What the kernel side recorded at one point since it was attached, over all CPUs.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub counters: Counters,
+    /// Errors (`achieved - requested`, ns) by bucket: `bucket::BUCKETS` counts.
+    pub errors: Vec<u64>,
+    pub program: ProgStats,
+}
+
+/// Owns programs, links and maps: dropping it detaches and frees everything.
+pub struct DelayProbe {
+    ebpf: Ebpf,
+    btf: Option<Btf>,
+    choice: Choice,
+    pub rules: RuleMaps,
+    counters: PerCpuArray<MapData, Counters>,
+    errors: PerCpuArray<MapData, u64>,
+    points: Points,
+    functions: Functions,
+}
+
+impl DelayProbe {
+    /// Loads the object and attaches each point by the first attempt that the kernel accepts. All
+    /// points or none: a half attached tool would look healthy.
+    ///
+    /// # Errors
+    /// The object cannot be loaded, or a point has no attempt left.
+    pub fn load(
+        plans: Vec<PointPlan>,
+        choice: Choice,
+        facts: &Facts,
+    ) -> Result<(Self, Option<KernelLog>), Failure> {
+        loader::prepare();
+        let btf = match facts.btf.as_deref().map(read_btf).transpose() {
+            Ok(btf) => btf,
+            Err(failure) if choice == Some(Backend::Fentry) => return Err(failure),
+            Err(failure) => {
+                warn!("fentry is not tried: {failure}");
+                None
+            }
+        };
+        let mut ebpf = load_object()
+            .map_err(|error| Failure::new(HOST, format!("failed to load the delay probe: {error:#}"))
+                .hint("the agent needs CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN); under lockdown=confidentiality no kernel allows it"))?;
+        // Taken before the programs are loaded, so that its map stays open for them.
+        let log = KernelLog::init(&mut ebpf)
+            .map_err(|error| debug!("no log from the kernel side: {error}"))
+            .ok();
+        watch_exit(&mut ebpf);
+        let mut points = Points::default();
+        for plan in plans {
+            points.attach(&mut ebpf, btf.as_ref(), plan, choice)?;
+        }
+        let probe = Self {
+            rules: RuleMaps::take(&mut ebpf)?,
+            counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)
+                .context("map COUNTERS")?,
+            errors: PerCpuArray::try_from(take(&mut ebpf, "ERRORS")?).context("map ERRORS")?,
+            functions: Functions::take(&mut ebpf)?,
+            ebpf,
+            btf,
+            choice,
+            points,
+        };
+        Ok((probe, log))
+    }
+
+    /// The points that are attached, in the order of their slots.
+    pub fn points(&self) -> impl Iterator<Item = (u32, &Attached)> {
+        self.points.iter()
+    }
+
+    /// Which of the twins at `sys_enter` does the work, as in `Control`.
+    #[must_use]
+    pub fn entry_twin(&self) -> u64 {
+        self.points.entry_twin
+    }
+
+    /// Attaches a point that a rule wants, if it is not attached yet.
+    ///
+    /// # Errors
+    /// It has no attempt left.
+    pub fn want_point(&mut self, plan: PointPlan) -> Result<(), Failure> {
+        if self.points.has(plan.point) {
+            return Ok(());
+        }
+        self.points
+            .attach(&mut self.ebpf, self.btf.as_ref(), plan, self.choice)
+    }
+
+    /// Detaches points that were attached for rules, but for those whose slot is still wanted.
+    pub fn release_points(&mut self, wanted: impl Fn(u32) -> bool) {
+        self.points.release(&mut self.ebpf, wanted);
+    }
+
+    /// Attaches or detaches what tells who submits requests, and what tells who forks whom.
+    ///
+    /// # Errors
+    /// The kernel refuses; what could be attached is.
+    pub fn watch(&mut self, submitters: bool, forks: bool) -> anyhow::Result<()> {
+        self.points.watch(&mut self.ebpf, submitters, forks)
+    }
+
+    /// The slots of these functions, each attached now if it was not.
+    ///
+    /// # Errors
+    /// One cannot be: nothing has changed.
+    pub fn want_functions(&mut self, names: &[String]) -> Result<Vec<u32>, Failure> {
+        self.functions.want(&mut self.ebpf, names)
+    }
+
+    /// Detaches functions whose slot is not wanted any more.
+    pub fn release_functions(&mut self, wanted: impl Fn(u32) -> bool) {
+        self.functions.release(&mut self.ebpf, wanted);
+    }
+
+    /// The name of the function in that slot.
+    #[must_use]
+    pub fn function(&self, slot: u32) -> Option<&str> {
+        self.functions.name(slot)
+    }
+
+    /// Moves what is at `sys_enter` behind all that was attached there since: its twin is attached, `take_over` tells
+    /// it to do the work, and the other is unloaded. A call that is at the tracepoint just then may meet both.
+    ///
+    /// # Errors
+    /// The kernel refuses it now; all is as it was.
+    pub fn attach_last(
+        &mut self,
+        take_over: impl FnOnce(&mut RuleMaps, u64) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let rules = &mut self.rules;
+        self.points
+            .attach_last(&mut self.ebpf, |twin| take_over(rules, twin))
+    }
+
+    /// Reads what was recorded at the point or function in `slot`.
+    ///
+    /// # Errors
+    /// The kernel refuses a map's or program's look-up.
+    pub fn sample(&self, slot: u32) -> anyhow::Result<Sample> {
+        let mut counters = Counters::default();
+        for of_cpu in self
+            .counters
+            .get(&slot, 0)
+            .context("failed to read COUNTERS")?
+            .iter()
+        {
+            counters.add(of_cpu);
+        }
+        let first = slot * bucket::BUCKETS as u32;
+        let errors = (first..first + bucket::BUCKETS as u32)
+            .map(|key| {
+                Ok(self
+                    .errors
+                    .get(&key, 0)
+                    .context("failed to read ERRORS")?
+                    .iter()
+                    .sum())
+            })
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Sample {
+            counters,
+            errors,
+            program: self.program(slot)?,
+        })
+    }
+
+    /// The kernel's counts of the programs that serve `slot`: of several, their sums.
+    ///
+    /// # Errors
+    /// The kernel refuses the look-up.
+    pub fn program(&self, slot: u32) -> anyhow::Result<ProgStats> {
+        let mut sum = ProgStats::default();
+        for name in self.points.programs(slot) {
+            let program = self
+                .ebpf
+                .program(&name)
+                .ok_or_else(|| anyhow!("failed to find program {name}"))?;
+            let stats = prog_stats(program.fd()?.as_fd()).context("failed to read program info")?;
+            sum.run_time_ns += stats.run_time_ns;
+            sum.run_count += stats.run_count;
+            sum.missed += stats.missed;
+        }
+        Ok(sum)
+    }
+}
+
+fn load_object() -> anyhow::Result<Ebpf> {
+    let given = Given {
+        globals: &[("AGENT_TGID", std::process::id())],
+        log_level: log::max_level() as u8,
+        ..Given::default()
+    };
+    loader::load(OBJECT, &given).context("the kernel refused the object")
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<aya::maps::Map> {
+    ebpf.take_map(name)
+        .ok_or_else(|| anyhow!("the delay object has no map {name}"))
+}
+
+/// Delays end with the agent's exit even while the kernel still takes its links down. Where it cannot be
+/// had, the links' end and the lease do the same, later.
+fn watch_exit(ebpf: &mut Ebpf) {
+    let attempt = Attempt {
+        backend: Backend::Tp,
+        symbol: "sched_process_exit",
+    };
+    if let Err(reason) = attach(ebpf, None, "tp_sched_process_exit", attempt) {
+        warn!("delays may outlive a killed agent by the time it takes to detach: {reason}");
+    }
+}
+
+fn read_btf(path: &Path) -> Result<Btf, Failure> {
+    Btf::parse_file(path, aya::Endianness::default()).map_err(|error| {
+        Failure::new(
+            HOST,
+            format!("failed to read BTF from {}: {error}", path.display()),
+        )
+        .hint("--backend tp needs no BTF")
+    })
+}
+
+const _: () = assert!(SLOTS * bucket::BUCKETS < u32::MAX as usize);

@@ -1,0 +1,231 @@
+//! The points of the probe `delay` and the programs that serve them.
+
+use std::collections::BTreeMap;
+
+use agent_common::catalogue::{Backend, Layer, Point, slot_of};
+use anyhow::Context as _;
+use aya::{
+    Btf, Ebpf,
+    programs::{FEntry, KProbe, Program, RawTracePoint},
+};
+use log::{debug, warn};
+
+use crate::{
+    failure::Failure,
+    kernel::attach::{attach, program_name},
+    plan::{Attempt, Choice, PointPlan, Refusal, refusal},
+};
+
+/// Programs at `sys_enter`, by their number in `Control`.
+const TWINS: [&str; 2] = ["tp_sys_enter", "tp_sys_enter_2"];
+/// What tells who submits a request, and who forks whom.
+const SUBMITTERS: [&str; 2] = ["block_getrq", "block_bio_frontmerge"];
+const FORKS: [&str; 1] = ["sched_process_fork"];
+
+/// A point with the program that serves it.
+#[derive(Debug)]
+pub struct Attached {
+    pub point: &'static Point,
+    pub attempt: Attempt,
+    /// What was tried before, and why it was not to be.
+    pub refused: Vec<Refusal>,
+    /// The programs: of the point's own function, and of the further ones.
+    programs: Vec<String>,
+}
+
+#[derive(Default)]
+pub struct Points {
+    by_slot: BTreeMap<u32, Attached>,
+    /// As in `Control`.
+    pub entry_twin: u64,
+    submitters: bool,
+    forks: bool,
+}
+
+impl Points {
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Attached)> {
+        self.by_slot
+            .iter()
+            .map(|(slot, attached)| (*slot, attached))
+    }
+
+    pub fn has(&self, point: &Point) -> bool {
+        slot_of(point.name).is_some_and(|slot| self.by_slot.contains_key(&(slot as u32)))
+    }
+
+    /// Names of the programs at a point; of a function's slot, the one for all functions.
+    pub fn programs(&self, slot: u32) -> Vec<String> {
+        match self.by_slot.get(&slot) {
+            Some(attached) => attached.programs.clone(),
+            None => vec![super::functions::PROGRAM.into()],
+        }
+    }
+
+    /// Attaches a point by the first attempt that the kernel accepts.
+    ///
+    /// # Errors
+    /// It has no attempt left; nothing of it stays attached.
+    pub fn attach(
+        &mut self,
+        ebpf: &mut Ebpf,
+        btf: Option<&Btf>,
+        plan: PointPlan,
+        choice: Choice,
+    ) -> Result<(), Failure> {
+        let PointPlan {
+            point,
+            attempts,
+            mut refused,
+        } = plan;
+        for attempt in attempts {
+            match self.attach_all(ebpf, btf, point, attempt) {
+                Ok(programs) => {
+                    let attached = Attached {
+                        point,
+                        attempt,
+                        refused,
+                        programs,
+                    };
+                    let slot = slot_of(point.name).unwrap_or_default() as u32;
+                    self.by_slot.insert(slot, attached);
+                    return Ok(());
+                }
+                Err(reason) => {
+                    let backend = attempt.backend.name();
+                    debug!("{}: {backend} {}: {reason}", point.name, attempt.symbol);
+                    refused.push(Refusal::new(attempt, reason));
+                }
+            }
+        }
+        Err(refusal(point, choice, &refused))
+    }
+
+    /// The point's own function or tracepoint, and all further functions.
+    fn attach_all(
+        &self,
+        ebpf: &mut Ebpf,
+        btf: Option<&Btf>,
+        point: &'static Point,
+        attempt: Attempt,
+    ) -> Result<Vec<String>, String> {
+        let mut name = program_name(point, attempt);
+        if name == TWINS[0] {
+            name = TWINS[self.entry_twin as usize & 1].into();
+        }
+        attach(ebpf, btf, &name, attempt)?;
+        let mut programs = vec![name];
+        if attempt.backend == Backend::Tp {
+            return Ok(programs);
+        }
+        for further in point.further {
+            let name = format!("{}_{}", program_name(point, attempt), further.name);
+            let mut last = String::new();
+            let attached = further.functions.iter().any(|symbol| {
+                let backend = attempt.backend;
+                attach(ebpf, btf, &name, Attempt { backend, symbol })
+                    .map_err(|reason| last = format!("{symbol}: {reason}"))
+                    .is_ok()
+            });
+            if !attached {
+                for program in &programs {
+                    unload(ebpf, program);
+                }
+                return Err(last);
+            }
+            programs.push(name);
+        }
+        Ok(programs)
+    }
+
+    /// Detaches what rules wanted and no rule wants.
+    pub fn release(&mut self, ebpf: &mut Ebpf, wanted: impl Fn(u32) -> bool) {
+        let gone: Vec<u32> = self
+            .iter()
+            .filter(|(slot, attached)| attached.point.layer == Layer::Rules && !wanted(*slot))
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in gone {
+            let Some(attached) = self.by_slot.remove(&slot) else {
+                continue;
+            };
+            for program in attached.programs {
+                let shared = self
+                    .iter()
+                    .any(|(_, other)| other.programs.contains(&program));
+                if !shared {
+                    unload(ebpf, &program);
+                }
+            }
+        }
+    }
+
+    /// As [`super::DelayProbe::watch`].
+    pub fn watch(&mut self, ebpf: &mut Ebpf, submitters: bool, forks: bool) -> anyhow::Result<()> {
+        switch(ebpf, &SUBMITTERS, &mut self.submitters, submitters)?;
+        switch(ebpf, &FORKS, &mut self.forks, forks)
+    }
+
+    /// As [`super::DelayProbe::attach_last`].
+    pub fn attach_last(
+        &mut self,
+        ebpf: &mut Ebpf,
+        take_over: impl FnOnce(u64) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let twin = 1 - (self.entry_twin & 1);
+        let (old, new) = (TWINS[self.entry_twin as usize & 1], TWINS[twin as usize]);
+        let at_entry = |attached: &&Attached| attached.programs.iter().any(|name| name == old);
+        let Some(attempt) = self.by_slot.values().find(at_entry).map(|at| at.attempt) else {
+            return Ok(());
+        };
+        attach(ebpf, None, new, attempt)
+            .map_err(anyhow::Error::msg)
+            .with_context(|| format!("failed to attach the delays at {} again", attempt.symbol))?;
+        if let Err(error) = take_over(twin) {
+            unload(ebpf, new);
+            return Err(error);
+        }
+        self.entry_twin = twin;
+        for attached in self.by_slot.values_mut() {
+            for name in &mut attached.programs {
+                if name == old {
+                    *name = new.into();
+                }
+            }
+        }
+        unload(ebpf, old);
+        Ok(())
+    }
+}
+
+/// Attaches programs at tracepoints, or detaches them.
+fn switch(ebpf: &mut Ebpf, names: &[&'static str], is: &mut bool, on: bool) -> anyhow::Result<()> {
+    if *is == on {
+        return Ok(());
+    }
+    for symbol in names {
+        let program = format!("tp_{symbol}");
+        if on {
+            let backend = Backend::Tp;
+            attach(ebpf, None, &program, Attempt { backend, symbol })
+                .map_err(anyhow::Error::msg)
+                .with_context(|| format!("failed to attach at {symbol}"))?;
+        } else {
+            unload(ebpf, &program);
+        }
+    }
+    *is = on;
+    Ok(())
+}
+
+/// Detaches and frees a program.
+fn unload(ebpf: &mut Ebpf, name: &str) {
+    let unloaded = match ebpf.program_mut(name) {
+        Some(Program::RawTracePoint(program)) => RawTracePoint::unload(program),
+        Some(Program::KProbe(program)) => KProbe::unload(program),
+        Some(Program::FEntry(program)) => FEntry::unload(program),
+        _ => Ok(()),
+    };
+    if let Err(error) = unloaded {
+        warn!("failed to unload {name}: {error}");
+    }
+}

@@ -1,0 +1,231 @@
+//! The maps of the rules.
+
+use std::collections::BTreeMap;
+
+use agent_common::{
+    bucket,
+    offsets::Offsets,
+    quantiles::KNOTS,
+    rules::{Control, Rule, Set, Tally, Tickets, Wanted},
+};
+use anyhow::Context as _;
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues},
+    util::nr_cpus,
+};
+
+use super::take;
+
+/// Keys of the map `WANTED`, with the rules that want each.
+pub type WantedSets = BTreeMap<[u64; 3], Set>;
+
+/// What one rule did since it came.
+#[derive(Clone, Debug)]
+pub struct RuleSample {
+    pub tally: Tally,
+    /// Counts by bucket of what its hits waited (ns).
+    pub times: Vec<u64>,
+}
+
+pub struct RuleMaps {
+    control: Array<MapData, Control>,
+    rules: Array<MapData, Rule>,
+    tallies: PerCpuArray<MapData, Tally>,
+    tickets: Array<MapData, Tickets>,
+    quantiles: Array<MapData, u64>,
+    times: PerCpuArray<MapData, u64>,
+    wanted: HashMap<MapData, Wanted, Set>,
+    pids: HashMap<MapData, u32, Set>,
+    offsets: Array<MapData, Offsets>,
+    untracked: PerCpuArray<MapData, u64>,
+}
+
+impl RuleMaps {
+    pub(super) fn take(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
+        Ok(Self {
+            control: Array::try_from(take(ebpf, "CONTROL")?).context("map CONTROL")?,
+            rules: Array::try_from(take(ebpf, "RULES")?).context("map RULES")?,
+            tallies: PerCpuArray::try_from(take(ebpf, "TALLIES")?).context("map TALLIES")?,
+            tickets: Array::try_from(take(ebpf, "TICKETS")?).context("map TICKETS")?,
+            quantiles: Array::try_from(take(ebpf, "QUANTILES")?).context("map QUANTILES")?,
+            times: PerCpuArray::try_from(take(ebpf, "TIMES")?).context("map TIMES")?,
+            wanted: HashMap::try_from(take(ebpf, "WANTED")?).context("map WANTED")?,
+            pids: HashMap::try_from(take(ebpf, "PIDS")?).context("map PIDS")?,
+            offsets: Array::try_from(take(ebpf, "OFFSETS")?).context("map OFFSETS")?,
+            untracked: PerCpuArray::try_from(take(ebpf, "UNTRACKED")?).context("map UNTRACKED")?,
+        })
+    }
+
+    /// Tells the programs what to do; in force with the next hit.
+    ///
+    /// # Errors
+    /// The kernel refuses the map's update.
+    pub fn control(&mut self, control: &Control) -> anyhow::Result<()> {
+        self.control
+            .set(0, control, 0)
+            .context("failed to write the rules to the kernel")
+    }
+
+    /// Tells the programs where the kernel's fields are.
+    ///
+    /// # Errors
+    /// The kernel refuses the map's update.
+    pub fn offsets(&mut self, offsets: &Offsets) -> anyhow::Result<()> {
+        self.offsets
+            .set(0, offsets, 0)
+            .context("failed to write the offsets to the kernel")
+    }
+
+    /// Writes a rule's own entry, with all its counts at 0. It is not in force yet.
+    ///
+    /// # Errors
+    /// The kernel refuses a map's update.
+    pub fn place(&mut self, place: u32, rule: &Rule, quantiles: &[u64]) -> anyhow::Result<()> {
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        let nothing = |cpus| PerCpuValues::try_from(vec![0_u64; cpus]);
+        for bucket in 0..bucket::BUCKETS as u32 {
+            let key = place * bucket::BUCKETS as u32 + bucket;
+            self.times.set(key, nothing(cpus)?, 0)?;
+        }
+        let tallies = PerCpuValues::try_from(vec![Tally::default(); cpus])?;
+        self.tallies.set(place, tallies, 0)?;
+        self.tickets.set(place, Tickets::default(), 0)?;
+        for (knot, value) in (0..).zip(quantiles.iter().take(KNOTS)) {
+            self.quantiles.set(place * KNOTS as u32 + knot, value, 0)?;
+        }
+        self.rules
+            .set(place, rule, 0)
+            .context("failed to write a rule to the kernel")
+    }
+
+    /// Adds what is wanted now beside what was wanted before.
+    ///
+    /// # Errors
+    /// There is no room, or the kernel refuses.
+    pub fn widen(&mut self, old: &WantedSets, new: &WantedSets) -> anyhow::Result<()> {
+        for (key, set) in new {
+            let before = old.get(key).copied().unwrap_or(0);
+            if before | set != before {
+                self.want(*key, before | set)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away what is wanted no more.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn narrow(&mut self, old: &WantedSets, new: &WantedSets) -> anyhow::Result<()> {
+        for (key, set) in old {
+            match new.get(key) {
+                Some(now) if now == set => {}
+                Some(now) => self.want(*key, *now)?,
+                None => absent(self.wanted.remove(&wanted(*key)))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn want(&mut self, key: [u64; 3], set: Set) -> anyhow::Result<()> {
+        self.wanted
+            .insert(wanted(key), set, 0)
+            .context("failed to write a filter to the kernel")
+    }
+
+    /// Names a process to a rule.
+    ///
+    /// # Errors
+    /// There is no room, or the kernel refuses.
+    pub fn name_process(&mut self, group: u32, rule: Set) -> anyhow::Result<()> {
+        let before = self.pids.get(&group, 0).unwrap_or(0);
+        self.pids
+            .insert(group, before | rule, 0)
+            .context("failed to write a process to the kernel")
+    }
+
+    /// How many processes a rule has: those that were named and their later children, as far as they live.
+    #[must_use]
+    pub fn processes(&self, rule: Set) -> usize {
+        let has = |entry: &(u32, Set)| entry.1 & rule != 0;
+        self.pids.iter().flatten().filter(has).count()
+    }
+
+    /// Forgets a rule's processes.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn forget_processes(&mut self, rule: Set) -> anyhow::Result<()> {
+        let entries: Vec<(u32, Set)> = self.pids.iter().flatten().collect();
+        for (group, set) in entries {
+            if set & rule == 0 {
+                continue;
+            }
+            match set & !rule {
+                0 => absent(self.pids.remove(&group))?,
+                left => self.pids.insert(group, left, 0)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What a rule did.
+    ///
+    /// # Errors
+    /// The kernel refuses a map's look-up.
+    pub fn sample(&self, place: u32) -> anyhow::Result<RuleSample> {
+        let mut tally = Tally::default();
+        for of_cpu in self
+            .tallies
+            .get(&place, 0)
+            .context("failed to read TALLIES")?
+            .iter()
+        {
+            tally.add(of_cpu);
+        }
+        let first = place * bucket::BUCKETS as u32;
+        let times = (first..first + bucket::BUCKETS as u32)
+            .map(|key| Ok(self.times.get(&key, 0)?.iter().sum()))
+            .collect::<Result<_, MapError>>()
+            .context("failed to read TIMES")?;
+        Ok(RuleSample { tally, times })
+    }
+
+    /// Hits that a rule with a bound was granted, of all CPUs: may be more than the bound.
+    ///
+    /// # Errors
+    /// The kernel refuses a map's look-up.
+    pub fn hits(&self, place: u32) -> anyhow::Result<u64> {
+        let tickets = self
+            .tickets
+            .get(&place, 0)
+            .context("failed to read TICKETS")?;
+        Ok(tickets.hits)
+    }
+
+    /// Children that found no place beside their parents (count).
+    #[must_use]
+    pub fn untracked(&self) -> u64 {
+        self.untracked
+            .get(&0, 0)
+            .map_or(0, |counts| counts.iter().sum())
+    }
+}
+
+fn wanted([kind, value, more]: [u64; 3]) -> Wanted {
+    Wanted { kind, value, more }
+}
+
+/// That it is gone already is fine.
+fn absent(removed: Result<(), MapError>) -> Result<(), MapError> {
+    match removed {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}

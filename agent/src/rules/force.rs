@@ -1,0 +1,496 @@
+//! The rules in force, and how they change. Programs see either all of a change or none of it, and what is refused
+//! changes nothing.
+
+mod outcome;
+
+use std::{collections::VecDeque, time::Duration};
+
+use agent_common::{
+    catalogue::{POINTS, slot},
+    rules::{Control, RULES, SLOTS, Set},
+};
+
+use super::{
+    spec::{Delay, Outcome, Spec},
+    table::{Compiled, Placed, Subjects, Table, between, compile, entry, unreadable},
+};
+use crate::{
+    failure::{FAILED, Failure, HOST, USAGE},
+    host::Facts,
+    kernel::{DelayProbe, Fields, now_ns},
+    plan::{self, Choice},
+};
+
+/// Rules that ended, of which the outcome is kept.
+const ENDED: usize = 32;
+
+/// A rule that is to be: what was asked for, and what that is on this host.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub spec: Spec,
+    pub subjects: Subjects,
+    /// What `fn:` points stand for.
+    pub functions: Vec<String>,
+}
+
+pub struct InForce {
+    table: Table,
+    /// What the maps hold.
+    compiled: Compiled,
+    /// Skipped runs of the programs at a rule's points before it came, by place.
+    missed_before: [u64; RULES],
+    next: usize,
+    fields: Option<Fields>,
+    /// Inode and device of the agent's program.
+    agent: (u64, u64),
+    ended: VecDeque<Outcome>,
+    lease: Duration,
+}
+
+impl InForce {
+    #[must_use]
+    pub fn new(lease: Duration) -> Self {
+        Self {
+            table: std::array::from_fn(|_| None),
+            compiled: Compiled::default(),
+            missed_before: [0; RULES],
+            next: 0,
+            fields: None,
+            agent: (0, 0),
+            ended: VecDeque::new(),
+            lease,
+        }
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules().next().is_none()
+    }
+
+    /// The rules, by name.
+    pub fn specs(&self) -> Vec<&Spec> {
+        let mut specs: Vec<&Spec> = self.rules().map(|(_, placed)| &placed.spec).collect();
+        specs.sort_by(|a, b| a.name.cmp(&b.name));
+        specs
+    }
+
+    fn rules(&self) -> impl Iterator<Item = (usize, &Placed)> {
+        let place = |(place, placed): (usize, &'_ Option<Placed>)| -> Option<usize> {
+            placed.as_ref().map(|_| place)
+        };
+        let places: Vec<usize> = self.table.iter().enumerate().filter_map(place).collect();
+        places
+            .into_iter()
+            .filter_map(|place| Some((place, self.table[place].as_ref()?)))
+    }
+
+    fn place_of(&self, name: &str) -> Option<usize> {
+        self.rules()
+            .find(|(_, placed)| placed.spec.name == name)
+            .map(|(place, _)| place)
+    }
+
+    /// What filters read of this kernel; none until [`Self::know`].
+    #[must_use]
+    pub fn fields(&self) -> Option<&Fields> {
+        self.fields.as_ref()
+    }
+
+    /// Learns where the kernel's fields are, and which program is the agent's (inode and device).
+    ///
+    /// # Errors
+    /// The kernel refuses a map's update.
+    pub fn know(
+        &mut self,
+        probe: &mut DelayProbe,
+        fields: Fields,
+        agent: (u64, u64),
+    ) -> Result<(), Failure> {
+        probe.rules.offsets(&fields.offsets)?;
+        self.fields = Some(fields);
+        self.agent = agent;
+        let control = self.dressed(probe, self.compiled.control);
+        self.write(probe, control)
+    }
+
+    /// Puts a rule into force, in the stead of one of the same name if `replace` is set. A rule without delay removes
+    /// that one.
+    ///
+    /// # Errors
+    /// There is one of that name, or no place; a point cannot be attached; the kernel refuses. The rules in force stay
+    /// as they were.
+    pub fn add(
+        &mut self,
+        probe: &mut DelayProbe,
+        asked: Asked,
+        replace: bool,
+        (choice, facts): (Choice, &Facts),
+    ) -> Result<(), Failure> {
+        let name = &asked.spec.name;
+        let before = self.place_of(name);
+        if before.is_some() && !replace {
+            return Err(Failure::new(
+                USAGE,
+                format!("--name {name}: a rule of that name is in force"),
+            )
+            .hint(format!("choose another name, or: iolag remove {name}")));
+        }
+        let place = self.free_place().ok_or_else(|| {
+            Failure::new(
+                FAILED,
+                format!("failed to add a rule: {RULES} are in force already"),
+            )
+            .hint("iolag rules shows them, iolag remove NAME makes room")
+        })?;
+        let attached = attach(probe, &asked, choice, facts);
+        let slots = match attached {
+            Ok(slots) => slots,
+            Err(failure) => {
+                self.release(probe);
+                return Err(failure);
+            }
+        };
+        let mut table = self.table.clone();
+        if let Some(before) = before {
+            table[before] = None;
+        }
+        table[place] = Some(Placed {
+            spec: asked.spec,
+            subjects: asked.subjects,
+            slots,
+            epoch: self.compiled.control.epoch + 1,
+            start_ns: now_ns(),
+        });
+        self.change(probe, table)?;
+        self.next = (place + 1) % RULES;
+        Ok(())
+    }
+
+    /// Takes a rule out of force; false if there is none of that name.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remove(
+        &mut self,
+        probe: &mut DelayProbe,
+        name: &str,
+        why: &str,
+    ) -> Result<bool, Failure> {
+        let Some(place) = self.place_of(name) else {
+            return Ok(false);
+        };
+        self.remove_places(probe, 1 << place, why)?;
+        Ok(true)
+    }
+
+    /// Takes all rules out of force.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn clear(&mut self, probe: &mut DelayProbe, why: &str) -> Result<(), Failure> {
+        self.remove_places(probe, Set::MAX, why)
+    }
+
+    fn remove_places(
+        &mut self,
+        probe: &mut DelayProbe,
+        places: Set,
+        why: &str,
+    ) -> Result<(), Failure> {
+        let mut ended = Vec::new();
+        for (place, _) in self.rules() {
+            if places & (1 << place) != 0 {
+                ended.push(place);
+            }
+        }
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let mut table = self.table.clone();
+        let mut outcomes = Vec::new();
+        // Their end first: what is counted later is not theirs.
+        let mut control = self.compiled.control;
+        for at in &mut control.at {
+            *at &= !places;
+        }
+        control = self.dressed(probe, control);
+        self.write(probe, control)?;
+        for place in &ended {
+            outcomes.extend(self.outcome(probe, *place, Some(why)).ok());
+            table[*place] = None;
+        }
+        self.change(probe, table)?;
+        for outcome in outcomes {
+            if self.ended.len() == ENDED {
+                self.ended.pop_front();
+            }
+            self.ended.push_back(outcome);
+        }
+        Ok(())
+    }
+
+    /// Takes rules out of force that are at their end: time, hits, or processes.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn expire(&mut self, probe: &mut DelayProbe) -> Result<(), Failure> {
+        let now_ns = now_ns();
+        let mut ended = Vec::new();
+        for (place, placed) in self.rules() {
+            let spec = &placed.spec;
+            let why = if spec
+                .for_ns
+                .is_some_and(|length| now_ns >= placed.start_ns + length)
+            {
+                "its time is over"
+            } else if let Some(max) = spec.max_hits
+                && probe.rules.hits(place as u32)? >= max
+            {
+                "it had its hits"
+            } else if !placed.subjects.pids.is_empty() && probe.rules.processes(1 << place) == 0 {
+                "its processes are gone"
+            } else {
+                continue;
+            };
+            ended.push((spec.name.clone(), why));
+        }
+        for (name, why) in ended {
+            self.remove(probe, &name, why)?;
+            log::info!("rule {name} ends: {why}");
+        }
+        Ok(())
+    }
+
+    /// Extends the lease. Does nothing while no rule is in force, so that an agent at rest rests.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn renew(&mut self, probe: &mut DelayProbe) -> Result<(), Failure> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let control = self.dressed(probe, self.compiled.control);
+        self.write(probe, control)
+    }
+
+    /// Tells the programs at `sys_enter` which of the two is to work from now on.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn attach_last(&mut self, probe: &mut DelayProbe) -> Result<(), Failure> {
+        let control = self.dressed(probe, self.compiled.control);
+        let compiled = &mut self.compiled;
+        probe.attach_last(|maps, entry_twin| {
+            // Not with `..control`: rustc 1.95 fails to compile a closure that captures parts of it.
+            let mut control = control;
+            control.entry_twin = entry_twin;
+            maps.control(&control)?;
+            compiled.control = control;
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// What came of the rules in force, by name.
+    ///
+    /// # Errors
+    /// The kernel refuses a look-up.
+    pub fn outcomes(&self, probe: &DelayProbe) -> Result<Vec<Outcome>, Failure> {
+        let mut outcomes = self
+            .rules()
+            .map(|(place, _)| self.outcome(probe, place, None))
+            .collect::<Result<Vec<_>, _>>()?;
+        outcomes.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+        Ok(outcomes)
+    }
+
+    /// What came of rules that ended, oldest first.
+    pub fn ended(&self) -> impl Iterator<Item = &Outcome> {
+        self.ended.iter()
+    }
+
+    /// A place that was free for longest, so that what the programs found out for one rule is not taken for
+    /// another's.
+    fn free_place(&self) -> Option<usize> {
+        (0..RULES)
+            .map(|step| (self.next + step) % RULES)
+            .find(|place| self.table[*place].is_none())
+    }
+
+    /// A control with the lease, the twin and what does not change.
+    fn dressed(&self, probe: &DelayProbe, control: Control) -> Control {
+        let (preempt_count, cpu_offsets) = self
+            .fields
+            .as_ref()
+            .and_then(|fields| fields.preempt_count)
+            .unwrap_or((0, 0));
+        Control {
+            lease_until_ns: now_ns() + self.lease.as_nanos() as u64,
+            entry_twin: probe.entry_twin(),
+            block_hierarchy: self
+                .fields
+                .as_ref()
+                .map_or(0, |fields| fields.block_hierarchy),
+            preempt_count,
+            cpu_offsets,
+            agent_inode: self.agent.0,
+            agent_device: self.agent.1,
+            ..control
+        }
+    }
+
+    fn write(&mut self, probe: &mut DelayProbe, control: Control) -> Result<(), Failure> {
+        probe.rules.control(&control)?;
+        self.compiled.control = control;
+        Ok(())
+    }
+
+    /// Has the maps hold another table; on failure the one that they held.
+    fn change(&mut self, probe: &mut DelayProbe, table: Table) -> Result<(), Failure> {
+        let mut new = compile(&table, self.compiled.control.epoch + 1)?;
+        new.control = self.dressed(probe, new.control);
+        if let Some(fields) = &self.fields {
+            let unreadable = unreadable(&new.control, &fields.offsets);
+            if !unreadable.is_empty() {
+                let fields = unreadable.join(", ");
+                let what = format!("failed to filter: this kernel's BTF does not tell {fields}");
+                return Err(
+                    Failure::new(HOST, what).hint("a rule without filters needs none of it")
+                );
+            }
+            let requests = new.control.at[slot::BLOCK_ISSUE as usize] & new.control.filtered;
+            if fields.queue_first && requests != 0 {
+                let what = "failed to filter requests: this kernel's block_rq_issue has other arguments (Linux before 5.11)";
+                return Err(Failure::new(HOST, what).hint("set-blk delays all requests"));
+            }
+        }
+        if let Err(failure) = self.widen(probe, &table, &new) {
+            self.undo(probe, &table, &new);
+            return Err(failure);
+        }
+        let old = std::mem::replace(&mut self.compiled, new);
+        self.table = table;
+        self.narrow(probe, &old)
+    }
+
+    /// First all that a new rule needs, then its place at the points.
+    fn widen(
+        &mut self,
+        probe: &mut DelayProbe,
+        table: &Table,
+        new: &Compiled,
+    ) -> Result<(), Failure> {
+        for (place, placed) in added(&self.table, table) {
+            let quantiles = match &placed.spec.delay {
+                Delay::Drawn { quantiles, .. } => quantiles.as_slice(),
+                Delay::Fixed { .. } => &[],
+            };
+            probe.rules.place(place as u32, &entry(placed), quantiles)?;
+            for group in &placed.subjects.pids {
+                probe.rules.name_process(*group, 1 << place)?;
+            }
+            self.missed_before[place] = missed(probe, &placed.slots)?;
+        }
+        let old = &self.compiled;
+        probe.rules.widen(&old.wanted, &new.wanted)?;
+        probe.watch(
+            (old.control.owned | new.control.owned) != 0,
+            (old.control.children | new.control.children) != 0,
+        )?;
+        probe.rules.control(&between(&old.control, &new.control))?;
+        probe.rules.control(&new.control)?;
+        Ok(())
+    }
+
+    /// What only rules needed that are gone.
+    fn narrow(&mut self, probe: &mut DelayProbe, old: &Compiled) -> Result<(), Failure> {
+        let new = &self.compiled;
+        probe.rules.narrow(&old.wanted, &new.wanted)?;
+        let in_force = self
+            .rules()
+            .fold(0, |set: Set, (place, _)| set | 1 << place);
+        if old.control.by[agent_common::rules::Kind::Pid as usize] & !in_force != 0 {
+            probe.rules.forget_processes(!in_force)?;
+        }
+        probe.watch(new.control.owned != 0, new.control.children != 0)?;
+        self.release(probe);
+        Ok(())
+    }
+
+    /// As well as may be: the kernel refused something.
+    fn undo(&mut self, probe: &mut DelayProbe, table: &Table, new: &Compiled) {
+        let old = self.compiled.clone();
+        let mut wanted = old.wanted.clone();
+        for (key, set) in &new.wanted {
+            *wanted.entry(*key).or_default() |= set;
+        }
+        let places = added(&self.table, table).fold(0, |set: Set, (place, _)| set | 1 << place);
+        let undone = probe
+            .rules
+            .control(&old.control)
+            .and_then(|()| probe.rules.narrow(&wanted, &old.wanted))
+            .and_then(|()| probe.rules.forget_processes(places))
+            .and_then(|()| probe.watch(old.control.owned != 0, old.control.children != 0));
+        if let Err(error) = undone {
+            log::warn!("failed to undo a rule that was refused: {error:#}");
+        }
+        self.release(probe);
+    }
+
+    /// Detaches points and functions that no rule wants.
+    fn release(&self, probe: &mut DelayProbe) {
+        let mut wanted = [false; SLOTS];
+        for (_, placed) in self.rules() {
+            for slot in &placed.slots {
+                wanted[*slot as usize] = true;
+            }
+        }
+        probe.release_points(|slot| wanted[slot as usize]);
+        probe.release_functions(|slot| wanted[slot as usize]);
+    }
+}
+
+/// Rules that `new` has and `old` has not.
+fn added<'a>(old: &'a Table, new: &'a Table) -> impl Iterator<Item = (usize, &'a Placed)> {
+    new.iter().enumerate().filter_map(|(place, placed)| {
+        let placed = placed.as_ref()?;
+        let before = old[place].as_ref().map(|before| before.epoch);
+        (before != Some(placed.epoch)).then_some((place, placed))
+    })
+}
+
+/// Runs that the kernel skipped of the programs at these points.
+fn missed(probe: &DelayProbe, slots: &[u32]) -> anyhow::Result<u64> {
+    let mut sum = 0;
+    for slot in slots {
+        sum += probe.program(*slot)?.missed;
+    }
+    Ok(sum)
+}
+
+/// Attaches a rule's points, and gives their slots.
+fn attach(
+    probe: &mut DelayProbe,
+    asked: &Asked,
+    choice: Choice,
+    facts: &Facts,
+) -> Result<Vec<u32>, Failure> {
+    let mut slots = Vec::new();
+    for (place, point) in POINTS.iter().enumerate() {
+        if asked.spec.points.iter().any(|name| name == point.name) {
+            probe.want_point(plan::plan_point(point, choice, facts))?;
+            slots.push(place as u32);
+        }
+    }
+    if !asked.functions.is_empty() {
+        slots.extend(probe.want_functions(&asked.functions)?);
+    }
+    slots.sort_unstable();
+    slots.dedup();
+    debug_assert!(
+        slots
+            .iter()
+            .all(|slot| *slot < slot::FUNCTIONS || !asked.functions.is_empty())
+    );
+    Ok(slots)
+}
