@@ -3,4 +3,6 @@
 //! The command line reads a [`spec::Spec`], which goes to the agent as it is; the agent resolves it against this host
 //! (which inode is that directory, which devices are that disk) and puts it into the maps.
 
+pub mod curve;
+pub mod distribution;
 pub mod spec;
