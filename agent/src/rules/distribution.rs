@@ -23,7 +23,7 @@ use crate::{
 };
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// How far clipping at 0 may move the mean of a normal distribution.
 const CLIPPED: f64 = 0.01;

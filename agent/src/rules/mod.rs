@@ -5,4 +5,6 @@
 
 pub mod curve;
 pub mod distribution;
+pub mod independent;
+pub mod profile;
 pub mod spec;
