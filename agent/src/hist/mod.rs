@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-pub use self::request::{Request, parse_interval};
+pub use self::request::{Request, parse_interval, parse_time};
 use crate::{
     control::{
         client::{call, call_if_any},

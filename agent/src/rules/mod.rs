@@ -5,6 +5,7 @@
 
 pub mod curve;
 pub mod distribution;
+pub mod imitate;
 pub mod independent;
 pub mod profile;
 pub mod spec;

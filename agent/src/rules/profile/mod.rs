@@ -33,8 +33,8 @@ const KIND: &str = "iolag-profile";
 const LARGEST: u64 = 4 << 20;
 /// Longest name (characters).
 const NAME_LENGTH: usize = 200;
-/// Of so many requests one may have taken longer than the longest delay.
-const BEYOND: u64 = 100;
+/// So many of a profile's requests may have taken longer than the longest delay (percent).
+const BEYOND: f64 = 1.0;
 
 /// A recorded distribution. Times in ns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,31 +231,38 @@ impl Profile {
     /// a warning.
     ///
     /// # Errors
-    /// More than one in a hundred were above 1 s, which no delay may last.
+    /// As [`Profile::check`].
     pub fn quantiles(&self, flag: &str, cap_ns: u64) -> Result<Vec<u64>, Failure> {
-        let curve = self.curve();
-        let beyond = 1.0 - curve.share(MAX_DELAY_NS as f64);
-        if beyond > 1.0 / BEYOND as f64 {
+        self.check(flag, cap_ns)?;
+        Ok(self.curve().table(cap_ns))
+    }
+
+    /// Whether delays can be as long as it says; warns if few of them are cut to `cap_ns`.
+    ///
+    /// # Errors
+    /// More than one in a hundred were above 1 s, which no delay may last.
+    pub fn check(&self, flag: &str, cap_ns: u64) -> Result<(), Failure> {
+        let above = |ns: u64| (1.0 - self.curve().share(ns as f64)) * 100.0;
+        let beyond = above(MAX_DELAY_NS);
+        if beyond > BEYOND {
             return Err(Failure::new(
                 USAGE,
                 format!(
-                    "{flag}: {:.1} % of {} took longer than 1 s, the longest that iolag waits",
-                    beyond * 100.0,
+                    "{flag}: {beyond:.1} % of {} took longer than 1 s, the longest that iolag waits",
                     self.name
                 ),
             )
             .hint("record something faster"));
         }
-        let cut = 1.0 - curve.share(cap_ns as f64);
+        let cut = above(cap_ns);
         if cut > 0.0 {
             log::warn!(
-                "{flag}: {:.2} % of {} took longer than {}; their delays are cut to that",
-                cut * 100.0,
+                "{flag}: {cut:.2} % of {} took longer than {}; their delays are cut to that",
                 self.name,
                 format_ns(cap_ns)
             );
         }
-        Ok(curve.table(cap_ns))
+        Ok(())
     }
 
     /// As a document of one line.
