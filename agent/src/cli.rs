@@ -22,7 +22,7 @@ use crate::{
     hist,
     host::Facts,
     plan::{Choice, parse_choice},
-    probes, render,
+    probes, record, render,
     report::{
         Rule, Status,
         probes::{List, Row},
@@ -76,6 +76,8 @@ enum Verb {
     Status(StatusArgs),
     /// Histograms of a probe, every INTERVAL or at Ctrl-C
     Hist(Hist),
+    /// Record how long something takes, as a profile for --like and imitate
+    Record(record::Args),
     /// A live view of what the probes see and of the delays in force
     Top {
         /// Seconds between two samples, or a time with a unit: 5, 500ms
@@ -274,6 +276,7 @@ fn execute(command: Verb, common: &Common) -> Result<(), Failure> {
         Verb::SetBlk(delay) => set(socket, "set-blk", Layer::Block, &delay),
         Verb::Status(status) => print(&render_status(socket, status.format)?),
         Verb::Hist(hist) => show_histograms(socket, &hist),
+        Verb::Record(args) => record::run(&args, socket, print),
         Verb::Top { interval } => {
             let interval = interval.as_deref().map(hist::parse_interval).transpose()?;
             top::run(interval, socket)

@@ -65,7 +65,12 @@ fn a_fast_disk_answers_like_a_slow_one() {
         let fit = fit(&from, &to, MAX_DELAY_NS).unwrap();
         assert!(fit.quantiles.is_sorted());
         let seen = imitated(&from, &to, &fit);
-        assert!(seen.kolmogorov < 0.02, "{} as {}: {seen}", from.name, to.name);
+        assert!(
+            seen.kolmogorov < 0.02,
+            "{} as {}: {seen}",
+            from.name,
+            to.name
+        );
         println!(
             "{} as {}: predicted {}; drawn {seen}",
             from.name, to.name, fit.predicted
