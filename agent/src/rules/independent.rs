@@ -12,6 +12,9 @@ const SUB_BITS: u32 = 7;
 /// Slices of the tail, the last 1024th.
 const TAIL: usize = 128;
 
+/// What takes longer is taken to last so long (ns, 18 min); no delay does, and a profile may say anything.
+const LONGEST: u64 = 1 << 40;
+
 /// Values that stand for slices of a distribution: value (ns) and weight, of 2^20.
 pub struct Slices(Vec<(u64, u64)>);
 
@@ -25,7 +28,8 @@ impl Slices {
         let slice = |(knot, cells): (usize, usize)| {
             let (from, to) = (probability(knot), probability(knot + cells));
             let weight = ((to - from) * f64::from(1 << 20)).round() as u64;
-            (curve.quantile(from.midpoint(to)).round() as u64, weight)
+            let value = curve.quantile(from.midpoint(to)).round() as u64;
+            (value.min(LONGEST), weight)
         };
         Self(body.chain(tail).map(slice).collect())
     }

@@ -1,12 +1,12 @@
 //! What has to be added to a fast distribution so that it becomes a slow one.
 //!
 //! A delay is drawn without a look at how long its request will take by itself, so the sum of the two is that of
-//! independent times. The difference of the quantiles, `slow(p) - fast(p)`, would be right only if the slowest requests
-//! also drew the longest delays; added independently it makes the middle of the sum too wide, as two spreads add up. What
-//! is sought is a deconvolution. Dividing Fourier transforms magnifies the noise of recordings and gives weights below 0,
-//! so it is done step by step in the domain of quantiles, where a table stays one: begin with the difference, compute the
-//! distribution of the sum, move each quantile of the delay by what the sum lacks there, keep the table ascending and at
-//! 0 or above, and again.
+//! independent times. The difference of the quantiles, `slow(p) - fast(p)`, would be right only if the slowest
+//! requests also drew the longest delays; added independently it makes the sum too wide, as two spreads add up. What is
+//! sought is a deconvolution. Dividing Fourier transforms magnifies the noise of recordings and gives weights below 0,
+//! so it is done step by step in the domain of quantiles, where a table stays one: begin with the difference, compute
+//! the distribution of the sum, move each quantile of the delay by what the sum lacks there, keep the table ascending
+//! and at 0 or above, and again.
 //!
 //! There may be no solution: who is slow but steady cannot be imitated by who is fast but not. Then the best table that
 //! was seen is taken, and how far the sum is off is told.

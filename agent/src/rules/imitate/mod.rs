@@ -73,6 +73,7 @@ pub fn spec(args: &Args) -> Result<(Spec, Fit), Failure> {
     let time = time.map(|text| parse_time("--for", text)).transpose()?;
     let from = Profile::load("--from", &args.from)?;
     let to = Profile::load("--to", &args.to)?;
+    from.check("--from", MAX_DELAY_NS)?;
     to.check("--to", MAX_DELAY_NS)?;
     let fit = fit(&from, &to, MAX_DELAY_NS)?;
     let spec = Spec {

@@ -187,3 +187,15 @@ fn what_is_sent_is_the_rule_and_the_command() {
         Some(("imitate".into(), vec!["fio".into(), "--help".into()]))
     );
 }
+
+#[test]
+fn a_profile_may_say_anything() {
+    let odd = |name, lower, upper| {
+        Profile::new(name, "a test", vec![(0, 1, 999), (lower, upper, 1)]).unwrap()
+    };
+    let (from, to) = (odd("from", 1, u64::MAX), odd("to", u64::MAX - 1, u64::MAX));
+    for (from, to) in [(&from, &to), (&to, &from), (&from, &from)] {
+        let fit = fit(from, to, MAX_DELAY_NS).unwrap();
+        assert!(fit.quantiles.is_sorted() && fit.quantiles.iter().all(|ns| *ns <= MAX_DELAY_NS));
+    }
+}
