@@ -1,8 +1,9 @@
 //! Delays that vary: `--delay 5ms --jitter 1ms --dist normal`, as tables of quantiles.
 //!
 //! `--delay` is the mean and `--jitter` the standard deviation, as statistics has these words; of a uniform
-//! distribution the jitter is half its width, as `5ms +-1ms` is read. netem agrees for normal and uniform; its pareto
-//! is a table of its own, shifted so that its mean is not the delay, and it has no lognormal (`tc-netem(8)`).
+//! distribution the jitter is half its width, as `5ms +-1ms` is read. netem means the same by normal and uniform; its
+//! pareto always has the shape 3, and deviates by 1.15 times the jitter (iproute2, `netem/pareto.c`: the table is scaled
+//! by 4/3, the deviation of that shape is `sqrt(3/4)`). It has no lognormal.
 //!
 //! The formulas are those of N. L. Johnson, S. Kotz, N. Balakrishnan: Continuous Univariate Distributions, volume 1
 //! (1994): chapter 13 for normal, 14 for lognormal, 20 for Pareto's first kind.

@@ -21,40 +21,43 @@ struct Model {
 const MODELS: [Model; 4] = [
     Model {
         name: "hdd-7200",
-        source: "Computed, not measured: one random read of a disk that has nothing else to do. Figures: Western Digital \
-            Ultrastar DC HC310 OEM specification, 4.5.1: average seek of a read 7.4 ms, single track seek 0.23 ms, \
-            one revolution at 7200 rpm 8.33 ms (https://manualshive.com/en/manual/western-digital/ultrastar-dc-hc310/961649?page=23). \
-            Curve: seek + rotation, independent of each other. Rotation is uniform from 0 to 8.33 ms. A seek over the \
-            share d of the disk takes 0.23 ms + 13.44 ms * sqrt(d); d is the distance of two random places, and 13.44 ms \
-            makes the average 7.4 ms. The square root is that of short seeks in Ruemmler and Wilkes, An introduction to \
-            disk drive modeling, IEEE Computer 27(3), 1994. Left out: the disk's cache, command overhead, transfer, retries.",
+        source: "Computed, not measured: one random read of a disk that has nothing else to do. Figures: Western \
+            Digital Ultrastar DC HC310 OEM specification, 4.5.1: average seek of a read 7.4 ms, single track seek \
+            0.23 ms, one revolution at 7200 rpm 8.33 ms \
+            (https://manualshive.com/en/manual/western-digital/ultrastar-dc-hc310/961649?page=23). \
+            Curve: seek + rotation, independent of each other. Rotation is uniform from 0 to 8.33 ms. A seek over \
+            the share d of the disk takes 0.23 ms + 13.44 ms * sqrt(d); d is the distance of two random places, and \
+            13.44 ms makes the average 7.4 ms. The square root is that of short seeks in Ruemmler and Wilkes, An \
+            introduction to disk drive modeling, IEEE Computer 27(3), 1994. Left out: the disk's cache, command \
+            overhead, transfer, retries.",
         curve: hdd,
     },
     Model {
         name: "ssd-sata",
         source: "Computed, not measured: one random 4 KiB read at a time. Figures: Intel SSD DC S4500/S4600 product \
             specification: typical latency of a random read 110 us, quality of service of a read 300 us at 99.9 % \
-            (https://manualzz.com/doc/48879893/intel%C2%AE-solid-state-drive-dc-s4500-s4600-product). Curve: the lognormal \
-            distribution with the typical latency as its median and its 99.9 % at 300 us. That it is lognormal is our \
-            choice; nothing is known of it beyond 99.9 %.",
+            (https://manualzz.com/doc/48879893/intel%C2%AE-solid-state-drive-dc-s4500-s4600-product). Curve: the \
+            lognormal distribution with the typical latency as its median and its 99.9 % at 300 us. That it is \
+            lognormal is our choice; nothing is known of it beyond 99.9 %.",
         curve: || lognormal(110e3, 0.999, 300e3),
     },
     Model {
         name: "cloud-volume",
-        source: "Computed, not measured: one small request at a time to a general purpose volume. Figures: Amazon EBS user \
-            guide, General Purpose SSD volumes: gp3 has a single-digit millisecond latency \
-            (https://docs.aws.amazon.com/ebs/latest/userguide/general-purpose.html). Curve: the lognormal distribution \
-            with its median at 1 ms and its 99.9 % at 10 ms: that \"single-digit\" means these two is our reading, and the \
-            shape our choice. Many volumes are faster; record your own.",
+        source: "Computed, not measured: one small request at a time to a general purpose volume. Figures: Amazon \
+            EBS user guide, General Purpose SSD volumes: gp3 has a single-digit millisecond latency \
+            (https://docs.aws.amazon.com/ebs/latest/userguide/general-purpose.html). Curve: the lognormal \
+            distribution with its median at 1 ms and its 99.9 % at 10 ms: that \"single-digit\" means these two is \
+            our reading, and the shape our choice. Many volumes are faster; record your own.",
         curve: || lognormal(1e6, 0.999, 10e6),
     },
     Model {
         name: "nfs-lan",
-        source: "Computed, not measured: one uncached 4 KiB read at a time of a file on an NFS server. Figures: a ping through \
-            an idle network takes 85 us (median) and 126 us (99 %), Grosvenor and others, Queues don't matter when you can \
-            jump them, NSDI 2015, table 1 (https://www.cl.cam.ac.uk/research/srg/netos/qjump/nsdi2015/table1.html); 4096 \
-            bytes at 1 Gbit/s take 32.8 us; the server's disk is ssd-sata. Curve: their sum, independent of each other, the \
-            ping lognormal, which is our choice. Left out: the CPU time of server and client, other traffic.",
+        source: "Computed, not measured: one uncached 4 KiB read at a time of a file on an NFS server. Figures: a \
+            ping from host to host takes 85 us (median) and 126 us (99 %), the example that is published with table 1 \
+            of Grosvenor and others, Queues don't matter when you can jump them, NSDI 2015 \
+            (https://www.cl.cam.ac.uk/research/srg/netos/qjump/nsdi2015/table1.html); 4096 bytes at 1 Gbit/s take \
+            32.8 us; the server's disk is ssd-sata. Curve: their sum, independent of each other, the ping lognormal, \
+            which is our choice. Left out: the CPU time of server and client, other traffic.",
         curve: nfs,
     },
 ];

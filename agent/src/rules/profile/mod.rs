@@ -5,9 +5,9 @@
 //! {"schema":1,"kind":"iolag-profile","name":"block.vda.read","source":"where the figures are from",
 //!  "unit":"ns","count":3,"buckets":[[80000,88000,2],[88000,96000,1]]}
 //! ```
-//! `buckets` holds `[lower edge, upper edge, count]`, edges in ns, the upper one not included, ascending; they may leave
-//! gaps, but not overlap. `count` is the sum of the counts, so that a document that was cut and mended is found out.
-//! What a bucket holds is taken to be spread evenly over it.
+//! `buckets` holds `[lower edge, upper edge, count]`, edges in ns, the upper one not included, ascending; they may
+//! leave gaps, but not overlap. `count` is the sum of the counts, so that a document that was cut and mended is found
+//! out. What a bucket holds is taken to be spread evenly over it.
 
 use std::{fs::File, io::Read as _, path::Path};
 
