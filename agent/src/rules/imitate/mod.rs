@@ -25,6 +25,7 @@ use crate::{
     measure::{find_probe, unknown},
 };
 
+mod deconvolve;
 mod distance;
 mod fit;
 #[cfg(test)]
