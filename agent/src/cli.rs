@@ -23,7 +23,7 @@ use crate::{
     host::Facts,
     inject::{self, args::Inject, manage},
     plan::{Choice, parse_choice},
-    probes,
+    probes, record,
     render::{self, Format},
     report::{
         Rule, Status,
@@ -86,6 +86,8 @@ enum Verb {
     Status(StatusArgs),
     /// Histograms of a probe, every INTERVAL or at Ctrl-C
     Hist(Hist),
+    /// Record how long something takes, as a profile for --like and imitate
+    Record(record::Args),
     /// A live view of what the probes see and of the delays in force
     Top {
         /// Seconds between two samples, or a time with a unit: 5, 500ms
@@ -282,6 +284,7 @@ fn execute(command: Verb, common: &Common) -> Result<u8, Failure> {
         Verb::Verify(rules) => manage::verify(&rules, socket, print),
         Verb::Status(status) => print(&render_status(socket, status.format)?),
         Verb::Hist(hist) => show_histograms(socket, &hist),
+        Verb::Record(args) => record::run(&args, socket, print),
         Verb::Top { interval } => {
             let interval = interval.as_deref().map(hist::parse_interval).transpose()?;
             top::run(interval, socket)

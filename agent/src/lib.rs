@@ -17,6 +17,7 @@ pub mod measure;
 pub mod names;
 pub mod plan;
 pub mod probes;
+pub mod record;
 pub mod render;
 pub mod report;
 pub mod rules;

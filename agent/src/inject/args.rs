@@ -4,6 +4,8 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::Args;
 
+use crate::rules::distribution::Shape;
+
 /// Delays whoever satisfies each filter given, by any of its values.
 #[derive(Args, Debug)]
 pub struct Inject {
@@ -26,12 +28,12 @@ pub struct Inject {
         allow_hyphen_values = true
     )]
     pub(super) jitter: Option<String>,
-    /// Shape of the spread: normal, pareto, lognormal or uniform
+    /// Shape of the spread [default with --jitter: normal]
     #[arg(long, value_name = "SHAPE", help_heading = "Delay")]
-    pub(super) dist: Option<String>,
-    /// Delays as they were recorded in a profile
+    pub(super) dist: Option<Shape>,
+    /// Delays as in a profile: a file that `iolag record` wrote, or one that is built in
     #[arg(long, value_name = "FILE", help_heading = "Delay")]
-    pub(super) like: Option<PathBuf>,
+    pub(super) like: Option<String>,
     /// Longest delay of a hit, by all rules that match it together [default: 1s]
     #[arg(
         long,

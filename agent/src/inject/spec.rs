@@ -48,12 +48,13 @@ impl Inject {
                 .map_or(Ok(whole), |text| parse_percent(flag, text, whole))
         };
         let cap = self.cap.as_deref();
+        let cap_ns = cap.map_or(Ok(MAX_DELAY_NS), |text| parse_wait("--cap", text))?;
         let filters = self.filters()?;
         let points = self.points.split(',').map(|point| point.trim().into());
         let spec = Spec {
             name: self.name.clone().unwrap_or_default(),
             points: meant(points.collect(), &filters),
-            delay: delay(self)?,
+            delay: delay(self, cap_ns)?,
             filters,
             chance: share("--chance", &self.chance, ALWAYS)?,
             every: self.every,
@@ -61,7 +62,7 @@ impl Inject {
             ramp_ns: span("--ramp", &self.ramp)?,
             max_hits: self.max_hits,
             cpu_budget: share("--cpu-budget", &self.cpu_budget, WHOLE)?,
-            cap_ns: cap.map_or(Ok(MAX_DELAY_NS), |text| parse_wait("--cap", text))?,
+            cap_ns,
             seed: self.seed.unwrap_or_else(any_seed),
             abort_if: self
                 .abort_if

@@ -171,3 +171,24 @@ fn what_contradicts_itself_is_refused() {
         }
     }
 }
+
+#[test]
+fn delays_that_vary_are_tables() {
+    let drawn = |args: &[&str]| {
+        let args = [&["vfs.read"], args].concat();
+        match read(&args).unwrap().delay {
+            Delay::Drawn { asked, quantiles } => (asked, quantiles.len()),
+            Delay::Fixed { ns } => panic!("{ns}"),
+        }
+    };
+    let knots = agent_common::quantiles::KNOTS;
+    let normal = ("normal 5ms +-1ms".to_owned(), knots);
+    assert_eq!(drawn(&["--delay", "5ms", "--jitter", "1ms"]), normal);
+    let pareto = drawn(&["--delay", "5ms", "--jitter", "1ms", "--dist", "pareto"]);
+    assert_eq!(pareto.0, "pareto 5ms +-1ms");
+    let (like, length) = drawn(&["--like", "hdd-7200"]);
+    assert!(like.starts_with("like "), "{like}");
+    assert_eq!(length, knots);
+    assert!(told(&["vfs.read", "--like", "/no/such/profile"]).contains("--like /no/such/profile"));
+    assert!(told(&["vfs.read", "--delay", "1ms", "--jitter", "x"]).contains("--jitter"));
+}
