@@ -21,8 +21,10 @@ use crate::{
     failure::{FAILED, Failure, USAGE},
     hist,
     host::Facts,
+    inject::{self, args::Inject, manage},
     plan::{Choice, parse_choice},
-    probes, render,
+    probes, record,
+    render::{self, Format},
     report::{
         Rule, Status,
         probes::{List, Row},
@@ -72,10 +74,20 @@ enum Verb {
     Set(Delay),
     /// Delay each request to a block device by so much; 0 switches off
     SetBlk(Delay),
+    /// Put a rule in force: delay certain hits only; with -- COMMAND for as long as it runs
+    Inject(Box<Inject>),
+    /// Show the rules in force, and what came of each
+    Rules(manage::Rules),
+    /// Remove a rule, or all
+    Remove(manage::Remove),
+    /// Check that the rules did what was asked of them; exit code 1 if not
+    Verify(manage::Verify),
     /// Show the agent, the rules, and what was done at each point
     Status(StatusArgs),
     /// Histograms of a probe, every INTERVAL or at Ctrl-C
     Hist(Hist),
+    /// Record how long something takes, as a profile for --like and imitate
+    Record(record::Args),
     /// A live view of what the probes see and of the delays in force
     Top {
         /// Seconds between two samples, or a time with a unit: 5, 500ms
@@ -200,17 +212,11 @@ enum ProbeVerb {
     Unload { probe: String },
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
-/// Runs the command line.
+/// Runs the command line. Returns the exit code: 0, or that of the command that it started.
 ///
 /// # Errors
 /// The command failed; the failure holds the exit code.
-pub fn main(args: impl Iterator<Item = OsString>) -> Result<(), Failure> {
+pub fn main(args: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
     let args: Vec<OsString> = args.collect();
     let name = args.first().map(Path::new).and_then(Path::file_name);
     let (common, command) = if name.is_some_and(|name| name == IO_DELAYER) {
@@ -266,14 +272,19 @@ fn start_log(verbose: u8) {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
 }
 
-fn execute(command: Verb, common: &Common) -> Result<(), Failure> {
+fn execute(command: Verb, common: &Common) -> Result<u8, Failure> {
     let socket = &common.socket;
-    match command {
+    let done = match command {
         Verb::Run(run) => start(&run, common),
         Verb::Set(delay) => set(socket, "set", Layer::Vfs, &delay),
         Verb::SetBlk(delay) => set(socket, "set-blk", Layer::Block, &delay),
+        Verb::Inject(rule) => return inject::run(&rule, socket, print),
+        Verb::Rules(rules) => print(&manage::rules(&rules, socket)?),
+        Verb::Remove(rule) => manage::remove(&rule, socket),
+        Verb::Verify(rules) => manage::verify(&rules, socket, print),
         Verb::Status(status) => print(&render_status(socket, status.format)?),
         Verb::Hist(hist) => show_histograms(socket, &hist),
+        Verb::Record(args) => record::run(&args, socket, print),
         Verb::Top { interval } => {
             let interval = interval.as_deref().map(hist::parse_interval).transpose()?;
             top::run(interval, socket)
@@ -287,7 +298,8 @@ fn execute(command: Verb, common: &Common) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Iolag::command(), "iolag", &mut text);
             print(&String::from_utf8_lossy(&text))
         }
-    }
+    };
+    done.map(|()| 0)
 }
 
 fn start(run: &Run, common: &Common) -> Result<(), Failure> {

@@ -1,4 +1,4 @@
-//! Functions of the running kernel, by name: for the probe `fn`.
+//! Functions of the running kernel, by name: for the probe `fn`, and for rules at `fn:NAME`.
 
 use std::{
     collections::BTreeSet,
@@ -8,6 +8,9 @@ use std::{
 };
 
 use crate::failure::{Failure, USAGE};
+
+/// Where debugfs is mounted, below it.
+const BLACKLIST: &str = "sys/kernel/debug/kprobes/blacklist";
 
 /// How many names are told where one is unknown.
 const NEAREST: usize = 3;
@@ -60,9 +63,37 @@ pub fn untraceable(root: &Path, name: &str) -> Option<String> {
             "the kernel does not let {name} be traced (notrace)"
         ));
     }
-    lists("sys/kernel/debug/kprobes/blacklist")
-        .is_some_and(|list| has(&list, 1))
+    Blacklist::read(root)
+        .has(name)
         .then(|| format!("the kernel does not let {name} be probed (kprobes/blacklist)"))
+}
+
+/// Names of all functions of this kernel; none where it does not tell them.
+#[must_use]
+pub fn all(root: &Path) -> Vec<String> {
+    let table = fs::read_to_string(root.join("proc/kallsyms")).unwrap_or_default();
+    functions(&table).into_iter().map(Into::into).collect()
+}
+
+/// What the kernel lets no kprobe near; empty where it does not tell.
+#[derive(Debug)]
+pub struct Blacklist(BTreeSet<String>);
+
+impl Blacklist {
+    #[must_use]
+    pub fn read(root: &Path) -> Self {
+        let list = fs::read_to_string(root.join(BLACKLIST)).unwrap_or_default();
+        // `FROM-TO NAME` a line.
+        let names = list
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(1));
+        Self(names.map(Into::into).collect())
+    }
+
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
 }
 
 /// The address of the first of these symbols that the kernel tells one of.

@@ -1,6 +1,9 @@
 //! A running agent's state: the probe and the rules in force. Dropping it detaches everything.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use agent_common::{
     catalogue::{POINTS, slot_of},
@@ -17,6 +20,8 @@ use crate::{
     probes::{Probes, Wanted},
     report::{self, Rule, SCHEMA, Status, probes::Row},
     rules::{
+        admit::{admit, known},
+        asked::asked,
         force::{Asked, InForce},
         spec::{Delay, Filters, Outcome, Spec},
         table::Subjects,
@@ -153,13 +158,25 @@ impl Session {
         self.rules.add(&mut self.probe, asked, true, host)
     }
 
-    /// Puts a rule into force.
+    /// Puts a rule into force beside the others. Returns its name.
     ///
     /// # Errors
-    /// As [`InForce::add`].
-    pub fn inject(&mut self, asked: Asked) -> Result<(), Failure> {
+    /// It makes no sense, or not on this host; or as [`InForce::add`]. The rules in force stay as they were.
+    pub fn inject(&mut self, mut spec: Spec) -> Result<String, Failure> {
+        let first = spec.points.first().map_or("", String::as_str);
+        let name = admit(&spec.name, first, &self.names())?;
+        spec.name.clone_from(&name);
+        let hierarchy = |controller: Option<&str>| self.fields()?.hierarchy(controller);
+        let asked = asked(spec, Path::new("/"), hierarchy)?;
         let host = (self.choice, &self.facts);
-        self.rules.add(&mut self.probe, asked, false, host)
+        self.rules.add(&mut self.probe, asked, false, host)?;
+        Ok(name)
+    }
+
+    /// Names of the rules in force.
+    fn names(&self) -> Vec<&str> {
+        let specs = self.rules.specs();
+        specs.into_iter().map(|spec| spec.name.as_str()).collect()
     }
 
     /// What filters read of this kernel; none until [`Self::know`].
@@ -203,13 +220,7 @@ impl Session {
         if self.rules.remove(&mut self.probe, name, "removed")? {
             return Ok(());
         }
-        let known: Vec<&str> = self
-            .rules
-            .specs()
-            .iter()
-            .map(|spec| spec.name.as_str())
-            .collect();
-        Err(crate::measure::unknown("rule", name, &known))
+        known(name, &self.names())
     }
 
     /// Removes all rules.

@@ -8,6 +8,7 @@ pub mod dump;
 pub mod fio;
 pub mod many_cgroups;
 pub mod memcg;
+pub mod place;
 pub mod programs;
 pub mod record;
 pub mod refusal;

@@ -23,7 +23,11 @@ const ATTACHING: Duration = Duration::from_secs(30);
 
 fn patience(command: &Command) -> Duration {
     match command {
-        Command::ProbeLoad { .. } | Command::ProbeUnload { .. } | Command::Stop => ATTACHING,
+        Command::ProbeLoad { .. }
+        | Command::ProbeUnload { .. }
+        | Command::Inject(_)
+        | Command::Remove { .. }
+        | Command::Stop => ATTACHING,
         _ => PATIENCE,
     }
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::{
     failure::{FAILED, Failure, USAGE},
     report::{Rule, SCHEMA},
+    rules::spec::Spec,
 };
 
 /// The longest line either side sends; a dump of a thousand series is some MiB.
@@ -35,6 +36,12 @@ pub enum Command {
     /// Answers with a list of [`crate::report::events::Event`], those that the agent kept; with `follow` then
     /// with one more answer for each event that comes, until the connection is closed.
     Events { follow: bool },
+    /// Puts a rule in force beside the others. Answers with its name, which the agent chooses if it has none.
+    Inject(Box<Spec>),
+    /// Answers with a list of [`crate::rules::spec::Outcome`].
+    Rules,
+    /// Removes the rule of that name, or all. Answers with `null`.
+    Remove { name: Option<String> },
     /// Removes all rules. Answers with `null`.
     Reset,
     /// Detaches everything, answers with `null`, exits.
@@ -74,13 +81,17 @@ pub fn request(command: &Command) -> String {
 /// # Errors
 /// Not JSON, another schema, an unknown command.
 pub fn parse_request(line: &[u8]) -> Result<Command, Failure> {
-    let value: Value = serde_json::from_slice(line)
+    let mut value: Value = serde_json::from_slice(line)
         .map_err(|error| Failure::new(USAGE, format!("failed to read the request: {error}")))?;
     if value.get("schema") != Some(&Value::from(SCHEMA)) {
         return Err(Failure::new(
             USAGE,
             format!("failed to read the request: \"schema\" must be {SCHEMA}"),
         ));
+    }
+    // What is left is the command's own, of which a rule refuses fields that it does not know.
+    if let Value::Object(fields) = &mut value {
+        fields.remove("schema");
     }
     serde_json::from_value(value)
         .map_err(|error| Failure::new(USAGE, format!("failed to read the request: {error}")))
@@ -150,6 +161,7 @@ pub fn parse_answer<T: DeserializeOwned>(line: &[u8]) -> Result<T, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::spec::{Delay, Filters};
 
     #[test]
     fn requests_survive_the_wire() {
@@ -159,6 +171,12 @@ mod tests {
                 points: vec!["vfs.read".into()],
                 delay_ns: 100_000,
             }),
+            Command::Inject(Box::new(rule())),
+            Command::Rules,
+            Command::Remove { name: None },
+            Command::Remove {
+                name: Some("slow".into()),
+            },
             Command::Status,
             Command::Reset,
             Command::Stop,
@@ -169,6 +187,30 @@ mod tests {
             );
         }
         assert_eq!(request(&Command::Stop), r#"{"schema":1,"command":"stop"}"#);
+    }
+
+    fn rule() -> Spec {
+        Spec {
+            name: String::new(),
+            points: vec!["vfs.read".into()],
+            delay: Delay::Drawn {
+                asked: "normal".into(),
+                quantiles: vec![1, 2, 3],
+            },
+            filters: Filters {
+                size: Some((4096, u64::MAX)),
+                ..Filters::default()
+            },
+            chance: 1 << 32,
+            every: 1,
+            for_ns: None,
+            ramp_ns: Some(1),
+            max_hits: None,
+            cpu_budget: 1 << 16,
+            cap_ns: 1_000_000_000,
+            seed: u64::MAX,
+            abort_if: vec!["memory.oom > 0".into()],
+        }
     }
 
     #[test]
@@ -184,6 +226,8 @@ mod tests {
             r#"{"schema":1,"command":"fly"}"#,
             r#"{"schema":1,"command":"set"}"#,
             r#"{"schema":1,"command":"set","name":"x","points":[],"delay_ns":-1}"#,
+            r#"{"schema":1,"command":"inject"}"#,
+            r#"{"schema":1,"command":"inject","name":"","points":[],"delay":{"kind":"fixed","ns":1},"cap_ns":1,"wings":2}"#,
             "\u{0}\u{ff}",
         ] {
             assert_eq!(

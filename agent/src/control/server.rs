@@ -177,6 +177,17 @@ fn execute(session: &mut Session, command: &Command, socket: &str) -> Result<Val
         Command::ProbeList => to_value(&session.probes().rows()),
         Command::Dump { probe, by_cpu } => to_value(&session.probes_mut().dump(probe, *by_cpu)?),
         Command::Events { .. } => to_value(&session.probes_mut().kept_events()?),
+        Command::Inject(spec) => {
+            let name = session.inject((**spec).clone())?;
+            info!("{name}: at {}", spec.points.join(", "));
+            to_value(&name)
+        }
+        Command::Rules => to_value(&session.outcomes()?),
+        Command::Remove { name } => {
+            session.remove(name.as_deref())?;
+            info!("{} removed", name.as_deref().unwrap_or("all rules"));
+            Ok(Value::Null)
+        }
         Command::Reset => {
             session.reset()?;
             info!("all delays are off");

@@ -1,9 +1,12 @@
 //! The command `hist`: histograms of a probe, from a running agent or by loading the probe for as long as
 //! it takes.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
-pub use self::request::{Request, parse_interval};
+pub use self::request::{Request, parse_interval, parse_time};
 use crate::{
     control::{
         client::{call, call_if_any},
@@ -21,6 +24,9 @@ use crate::{
 
 mod request;
 
+/// How often [`once`] tells of the time.
+const TICK: Duration = Duration::from_secs(1);
+
 /// Where the figures come from.
 enum Source<'a> {
     Agent(&'a Path),
@@ -29,8 +35,8 @@ enum Source<'a> {
 
 impl<'a> Source<'a> {
     /// The agent at `socket`, if there is one whose probe tells apart what is needed; else the probe is
-    /// loaded here.
-    fn open(request: &mut Request, socket: &'a Path) -> Result<Self, Failure> {
+    /// loaded here, for `command`.
+    fn open(request: &mut Request, socket: &'a Path, command: &str) -> Result<Self, Failure> {
         let mut agent = false;
         match call_if_any::<Vec<Row>>(socket, &Command::ProbeList) {
             Ok(Some(rows)) => {
@@ -44,7 +50,7 @@ impl<'a> Source<'a> {
             Err(failure) => log::info!("the agent is not asked: {failure}"),
         }
         let facts = Facts::read(Path::new("/"));
-        plan::may_load(&facts, "iolag hist")?;
+        plan::may_load(&facts, command)?;
         let types = HostTypes::read(&facts)?;
         let backend = request.backend.as_deref();
         let own = Measurement::start(&request.target, &request.fields(), &types, backend)?;
@@ -81,13 +87,8 @@ pub fn run(
     socket: &Path,
     mut print: impl FnMut(&Dump) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| {
-            Failure::new(FAILED, format!("failed to start the event loop: {error}"))
-        })?;
-    let mut source = Source::open(&mut request, socket)?;
+    let runtime = runtime()?;
+    let mut source = Source::open(&mut request, socket, "iolag hist")?;
     let request = &request;
     if let (Source::Agent(_), None) = (&source, request.interval) {
         return print(&request.select(source.dump(request)?));
@@ -98,17 +99,63 @@ pub fn run(
     loop {
         let stopped = runtime.block_on(pause(request.interval))?;
         let now = source.dump(request)?;
-        if let Some(line) = reloaded(&now, &before) {
-            eprintln!("{line}");
-        }
-        request.check(&now)?;
-        print(&request.select(now.since(&before)))?;
+        print(&between(request, &before, &now)?)?;
         before = now;
         printed += 1;
         if stopped || request.interval.is_none() || request.count == Some(printed) {
             return Ok(());
         }
     }
+}
+
+/// Measures once for `command`, for so long or until Ctrl-C, and returns what was recorded. `tick` hears of the
+/// time that has gone by: when the probe is there, then each second.
+///
+/// # Errors
+/// The probe cannot be loaded, the agent is gone.
+pub fn once(
+    command: &str,
+    mut request: Request,
+    time: Duration,
+    socket: &Path,
+    mut tick: impl FnMut(Duration),
+) -> Result<Dump, Failure> {
+    let runtime = runtime()?;
+    let mut source = Source::open(&mut request, socket, command)?;
+    let before = source.dump(&request)?;
+    let start = Instant::now();
+    runtime.block_on(async {
+        let stopped = pause(None);
+        tokio::pin!(stopped);
+        loop {
+            let gone = start.elapsed().min(time);
+            tick(gone);
+            if gone == time {
+                return Ok(());
+            }
+            tokio::select! {
+                stopped = &mut stopped => return stopped.map(|_| ()),
+                () = tokio::time::sleep((time - gone).min(TICK)) => {}
+            }
+        }
+    })?;
+    between(&request, &before, &source.dump(&request)?)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(FAILED, format!("failed to start the event loop: {error}")))
+}
+
+/// What was recorded between two dumps, as it was asked for.
+fn between(request: &Request, before: &Dump, now: &Dump) -> Result<Dump, Failure> {
+    if let Some(line) = reloaded(now, before) {
+        eprintln!("{line}");
+    }
+    request.check(now)?;
+    Ok(request.select(now.since(before)))
 }
 
 /// Says so if the probe was loaded anew between two dumps.

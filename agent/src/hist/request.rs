@@ -152,6 +152,21 @@ pub fn parse_interval(text: &str) -> Result<Duration, Failure> {
     }
 }
 
+/// The time that `flag` gives: with a unit, from 10 ms to a day.
+///
+/// # Errors
+/// It is none; the flag is told.
+pub fn parse_time(flag: &str, text: &str) -> Result<Duration, Failure> {
+    let time = match text.ends_with('s') {
+        true => parse_interval(text).ok(),
+        false => None,
+    };
+    time.ok_or_else(|| {
+        Failure::new(USAGE, format!("{flag} {text}: it is not a time"))
+            .hint("write a number with a unit: 500ms, 30s; 10ms to one day")
+    })
+}
+
 fn parse_filter(probe: &Probe, text: &str) -> Result<(Field, String), Failure> {
     let (key, value) = text.split_once('=').ok_or_else(|| {
         Failure::new(USAGE, format!("{text:?} is not a filter")).hint("write KEY=VALUE: op=read")
@@ -174,6 +189,15 @@ mod tests {
         }
         for text in ["", "0", "-1", "5m", "1e9", "nan", "inf", "ms"] {
             assert_eq!(parse_interval(text).unwrap_err().code, USAGE, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_of_a_flag_needs_a_unit() {
+        assert_eq!(parse_time("--for", "30s"), Ok(Duration::from_secs(30)));
+        for text in ["30", "", "s", "5m", "-1s", "1ms"] {
+            let told = parse_time("--for", text).unwrap_err();
+            assert!(told.message.starts_with("--for "), "{told}");
         }
     }
 

@@ -4,6 +4,10 @@ use agent_common::pod::MAX_DELAY_NS;
 
 use crate::failure::{Failure, USAGE};
 
+mod flags;
+
+pub use flags::{MAX_SPAN_NS, parse_percent, parse_sizes, parse_span, parse_wait};
+
 /// Units of a delay, with their length in ns.
 const UNITS: [(&str, u64); 4] = [
     ("ns", 1),
@@ -90,6 +94,20 @@ pub fn format_ns(ns: u64) -> String {
         _ => 0,
     };
     format!("{value:.decimals$}{unit}")
+}
+
+/// A share for people: `10%`, `0.5%`; four significant digits.
+#[must_use]
+pub fn format_share(share: f64) -> String {
+    let percent = share * 100.0;
+    let decimals = match percent.abs() {
+        least if least >= 100.0 => 1,
+        least if least >= 1.0 => 2,
+        _ => 4,
+    };
+    let text = format!("{percent:.decimals$}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    format!("{}%", if text == "-0" { "0" } else { text })
 }
 
 /// A size for people: the largest unit of 1024 that leaves at least 1, three significant digits.

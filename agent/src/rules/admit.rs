@@ -1,0 +1,101 @@
+//! Whether there is room for one more rule, and what it is called. Pure.
+
+use agent_common::rules::RULES;
+
+use crate::{
+    failure::{Failure, USAGE},
+    measure::unknown,
+};
+
+/// The name of a rule that comes beside those in force: its own, or, if that is empty, one of its first point and a
+/// number: `vfs.read-1`.
+///
+/// # Errors
+/// 64 rules are in force, or one of that name.
+pub fn admit(name: &str, first_point: &str, in_force: &[&str]) -> Result<String, Failure> {
+    if in_force.len() >= RULES {
+        return Err(Failure::new(
+            USAGE,
+            format!("{RULES} rules are in force, and no more can be"),
+        )
+        .hint("end one: iolag remove NAME; iolag rules shows them"));
+    }
+    if !name.is_empty() {
+        return if in_force.contains(&name) {
+            Err(Failure::new(
+                USAGE,
+                format!("--name {name:?} is the name of a rule in force"),
+            )
+            .hint(format!(
+                "end it first: iolag remove {name}; or choose another"
+            )))
+        } else {
+            Ok(name.into())
+        };
+    }
+    let plain = |c: &char| c.is_ascii_alphanumeric() || "-_.".contains(*c);
+    let point = first_point.rsplit(':').next().unwrap_or_default();
+    let stem: String = point.chars().filter(plain).take(STEM).collect();
+    let stem = if stem.is_empty() { "rule".into() } else { stem };
+    Ok((1..)
+        .map(|number| format!("{stem}-{number}"))
+        .find(|name| !in_force.contains(&name.as_str()))
+        // There are at most 64 others.
+        .unwrap_or(stem))
+}
+
+/// What is left of a point's name in a rule's (characters).
+const STEM: usize = 24;
+
+/// Refuses a name that no rule in force has.
+///
+/// # Errors
+/// There is none; the nearest is told.
+pub fn known(name: &str, in_force: &[&str]) -> Result<(), Failure> {
+    if in_force.contains(&name) {
+        return Ok(());
+    }
+    Err(if in_force.is_empty() {
+        Failure::new(USAGE, format!("unknown rule {name:?}: none is in force"))
+            .hint("iolag rules shows those that are")
+    } else {
+        unknown("rule", name, in_force)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::check;
+
+    #[test]
+    fn names_are_unique() {
+        assert_eq!(admit("slow", "vfs.read", &["fast"]).unwrap(), "slow");
+        let taken = admit("slow", "vfs.read", &["slow"]).unwrap_err();
+        assert!(taken.to_string().contains("iolag remove slow"), "{taken}");
+        assert!(known("slow", &["slow"]).is_ok());
+        let nearest = known("slov", &["slow"]).unwrap_err().to_string();
+        assert!(nearest.contains("did you mean slow?"), "{nearest}");
+        assert!(known("slow", &[]).is_err());
+    }
+
+    #[test]
+    fn who_has_no_name_is_given_one() {
+        let given = |point, in_force: &[&str]| admit("", point, in_force).unwrap();
+        assert_eq!(given("vfs.read", &[]), "vfs.read-1");
+        assert_eq!(given("vfs.read", &["vfs.read-1"]), "vfs.read-2");
+        assert_eq!(given("fn:ext4_*", &[]), "ext4_-1");
+        assert_eq!(given("fn:*", &[]), "rule-1");
+        let long = given(&format!("fn:{}", "x".repeat(128)), &[]);
+        assert_eq!(check::name(&long), Ok(()));
+    }
+
+    #[test]
+    fn the_65th_is_refused() {
+        let names: Vec<String> = (0..64).map(|n| format!("r{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert!(admit("", "vfs.read", &names[..63]).is_ok());
+        let full = admit("slow", "vfs.read", &names).unwrap_err();
+        assert!(full.to_string().contains("64 rules are in force"), "{full}");
+    }
+}

@@ -1,0 +1,72 @@
+//! Directories, as the kernel side meets them among a file's ancestors: by inode and super block.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
+    path::Path,
+};
+
+use super::{Mount, below, number_of, refused, unreadable};
+use crate::failure::Failure;
+
+/// The directory's inode number and its super block's device. `stat` may tell other ones: btrfs gives each
+/// subvolume a device of its own, and a file system may show other inode numbers than it has within.
+pub fn find(root: &Path, mounts: &[Mount], path: &Path) -> Result<(u64, u32), Failure> {
+    let shown = path.display();
+    let opened = File::options()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(below(root, path));
+    let directory = opened.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => refused(
+            format!("--under {shown}: there is no such directory"),
+            "has it gone? Name one that is there",
+        ),
+        io::ErrorKind::NotADirectory => not_a_directory(path),
+        _ => unreadable("--under", path, &error),
+    })?;
+    let found = directory
+        .metadata()
+        .map_err(|error| unreadable("--under", path, &error))?;
+    if !found.is_dir() {
+        return Err(not_a_directory(path));
+    }
+    // Ours, whatever the root.
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", directory.as_raw_fd()));
+    let info = info.unwrap_or_default();
+    // Since Linux 5.14 (3845f256a8b5).
+    let inode = field(&info, "ino:").unwrap_or_else(|| found.ino());
+    let mount = field(&info, "mnt_id:");
+    let mount = mounts.iter().find(|known| Some(known.id) == mount);
+    let device = mount.map_or_else(|| number_of(found.dev()), |mount| mount.device);
+    Ok((inode, device))
+}
+
+fn not_a_directory(path: &Path) -> Failure {
+    refused(
+        format!("--under {} is not a directory", path.display()),
+        "name the directory that it is in",
+    )
+}
+
+fn field(info: &str, name: &str) -> Option<u64> {
+    let value = info.lines().find_map(|line| line.strip_prefix(name))?;
+    value.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_tells_of_a_descriptor() {
+        let info = "pos:\t0\nflags:\t012000000\nmnt_id:\t27\nino:\t2883585\n";
+        assert_eq!(field(info, "mnt_id:"), Some(27));
+        assert_eq!(field(info, "ino:"), Some(2_883_585));
+        assert_eq!(field("mnt_id:\t27\n", "ino:"), None);
+    }
+}
