@@ -185,18 +185,20 @@ impl Session {
         self.rules.fields()
     }
 
-    /// The host that this session is on.
+    /// What has to be read of the host before a rule can filter, to be done by a thread; none if it was.
     #[must_use]
-    pub fn facts(&self) -> &Facts {
-        &self.facts
+    pub fn to_learn(&self) -> Option<Facts> {
+        self.fields().is_none().then(|| self.facts.clone())
     }
 
-    /// As [`InForce::know`].
+    /// Learns where the kernel's fields are.
     ///
     /// # Errors
-    /// As there.
-    pub fn know(&mut self, fields: Fields, agent: (u64, u64)) -> Result<(), Failure> {
-        self.rules.know(&mut self.probe, fields, agent)
+    /// As [`InForce::know`].
+    pub fn know(&mut self, fields: Fields) -> Result<(), Failure> {
+        let own = own_program(Path::new("/")).unwrap_or_default();
+        self.rules
+            .know(&mut self.probe, fields, (own.0, own.1.into()))
     }
 
     /// What came of the rules in force, then of those that ended.

@@ -14,10 +14,11 @@ use tokio::{
 use super::{
     follow::follow,
     protocol::{Command, answer, parse_request},
-    turns::Turns,
+    turns::{Turns, learn},
 };
 use crate::{
     failure::{FAILED, Failure, USAGE},
+    rules::spec::Filters,
     session::Session,
 };
 
@@ -125,9 +126,36 @@ impl Service {
                 info!("probe {probe} is unloaded");
                 Ok(Value::Null)
             }
-            command => with(&self.session, |session| {
-                execute(session, command, &self.socket)
-            }),
+            command => {
+                self.learn_for(command).await?;
+                with(&self.session, |session| {
+                    execute(session, command, &self.socket)
+                })
+            }
+        }
+    }
+
+    /// Sees to it that what a command needs to know of the kernel is known. A rule without filters does not wait for
+    /// that: it is known later that the agent's own program is exempt from it.
+    async fn learn_for(&self, command: &Command) -> Result<(), Failure> {
+        match command {
+            Command::Inject(spec) => match learn(&self.session).await {
+                Err(failure) if spec.filters == Filters::default() => {
+                    debug!("the agent's commands are not exempt: {failure}");
+                    Ok(())
+                }
+                learnt => learnt,
+            },
+            Command::Set(_) => {
+                let session = self.session.clone();
+                tokio::task::spawn_local(async move {
+                    if let Err(failure) = learn(&session).await {
+                        debug!("the agent's commands are not exempt: {failure}");
+                    }
+                });
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::{
 use super::server::{Shared, with};
 use crate::{
     failure::{FAILED, Failure},
+    kernel::Fields,
     probes::Asked,
     report::probes::Row,
 };
@@ -64,6 +65,18 @@ impl Turns {
         })
         .await
     }
+}
+
+/// Reads what rules with filters need to know of the kernel, if that was not read yet, and tells the session.
+///
+/// # Errors
+/// This kernel does not tell; the agent is stopping.
+pub async fn learn(session: &Shared) -> Result<(), Failure> {
+    let Some(facts) = with(session, |session| Ok(session.to_learn()))? else {
+        return Ok(());
+    };
+    let fields = in_thread(move || Fields::read(&facts)).await??;
+    with(session, |session| session.know(fields))
 }
 
 /// Carried out to its end also if nobody waits for it any more.

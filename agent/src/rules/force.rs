@@ -349,21 +349,7 @@ impl InForce {
     fn change(&mut self, probe: &mut DelayProbe, table: Table) -> Result<(), Failure> {
         let mut new = compile(&table, self.compiled.control.epoch + 1)?;
         new.control = self.dressed(probe, new.control);
-        if let Some(fields) = &self.fields {
-            let unreadable = unreadable(&new.control, &fields.offsets);
-            if !unreadable.is_empty() {
-                let fields = unreadable.join(", ");
-                let what = format!("failed to filter: this kernel's BTF does not tell {fields}");
-                return Err(
-                    Failure::new(HOST, what).hint("a rule without filters needs none of it")
-                );
-            }
-            let requests = new.control.at[slot::BLOCK_ISSUE as usize] & new.control.filtered;
-            if fields.queue_first && requests != 0 {
-                let what = "failed to filter requests: this kernel's block_rq_issue has other arguments (Linux before 5.11)";
-                return Err(Failure::new(HOST, what).hint("set-blk delays all requests"));
-            }
-        }
+        self.check(&new)?;
         if let Err(failure) = self.widen(probe, &table, &new) {
             self.undo(probe, &table, &new);
             return Err(failure);
@@ -371,6 +357,27 @@ impl InForce {
         let old = std::mem::replace(&mut self.compiled, new);
         self.table = table;
         self.narrow(probe, &old)
+    }
+
+    /// Whether this kernel tells what the filters read.
+    fn check(&self, new: &Compiled) -> Result<(), Failure> {
+        if new.control.filtered == 0 {
+            return Ok(());
+        }
+        let refused = |what: &str| Err(Failure::new(HOST, format!("failed to filter: {what}")));
+        let Some(fields) = &self.fields else {
+            return refused("where this kernel's fields are is not known");
+        };
+        let unreadable = unreadable(&new.control, &fields.offsets);
+        if !unreadable.is_empty() {
+            let names = unreadable.join(", ");
+            return refused(&format!("this kernel's BTF does not tell {names}"));
+        }
+        let requests = new.control.at[slot::BLOCK_ISSUE as usize] & new.control.filtered;
+        if fields.queue_first && requests != 0 {
+            return refused("this kernel's block_rq_issue has other arguments (before Linux 5.11)");
+        }
+        Ok(())
     }
 
     /// First all that a new rule needs, then its place at the points.

@@ -1,7 +1,7 @@
 //! Directories, as the kernel side meets them among a file's ancestors: by inode and super block.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Metadata},
     io,
     os::{
         fd::AsRawFd as _,
@@ -35,15 +35,27 @@ pub fn find(root: &Path, mounts: &[Mount], path: &Path) -> Result<(u64, u32), Fa
     if !found.is_dir() {
         return Err(not_a_directory(path));
     }
+    Ok(within(&directory, &found, mounts))
+}
+
+/// The inode number and the super block's device of this process's program; none if it cannot be told.
+pub fn own_program(root: &Path) -> Option<(u64, u32)> {
+    let program = File::open("/proc/self/exe").ok()?;
+    let found = program.metadata().ok()?;
+    Some(within(&program, &found, &super::mounts::read(root).ok()?))
+}
+
+/// A file's inode number and its super block's device.
+fn within(file: &File, found: &Metadata, mounts: &[Mount]) -> (u64, u32) {
     // Ours, whatever the root.
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", directory.as_raw_fd()));
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()));
     let info = info.unwrap_or_default();
     // Since Linux 5.14 (3845f256a8b5).
     let inode = field(&info, "ino:").unwrap_or_else(|| found.ino());
     let mount = field(&info, "mnt_id:");
     let mount = mounts.iter().find(|known| Some(known.id) == mount);
     let device = mount.map_or_else(|| number_of(found.dev()), |mount| mount.device);
-    Ok((inode, device))
+    (inode, device)
 }
 
 fn not_a_directory(path: &Path) -> Failure {
