@@ -28,6 +28,10 @@ use crate::{
     },
 };
 
+mod conditions;
+
+use conditions::Conditions;
+
 /// Delays end this long after the last renewal. One more hit may begin just before that and take up
 /// to a second, which still is well within the 5 s that are promised.
 pub const LEASE: Duration = Duration::from_millis(3_500);
@@ -40,6 +44,7 @@ pub const SYSCALL_ENTRY: &str = "sys_enter";
 pub struct Session {
     probe: DelayProbe,
     rules: InForce,
+    conditions: Conditions,
     facts: Facts,
     choice: Choice,
     started: Instant,
@@ -59,6 +64,7 @@ impl Session {
         let session = Self {
             probe,
             rules: InForce::new(LEASE),
+            conditions: Conditions::default(),
             facts: facts.clone(),
             choice,
             started: Instant::now(),
@@ -168,8 +174,11 @@ impl Session {
         spec.name.clone_from(&name);
         let hierarchy = |controller: Option<&str>| self.fields()?.hierarchy(controller);
         let asked = asked(spec, Path::new("/"), hierarchy)?;
+        let conditions = &asked.spec.abort_if;
+        let watch = Conditions::look(conditions, Path::new("/"), &self.probes)?;
         let host = (self.choice, &self.facts);
         self.rules.add(&mut self.probe, asked, false, host)?;
+        self.conditions.add(&name, watch);
         Ok(name)
     }
 
@@ -233,13 +242,26 @@ impl Session {
         self.rules.clear(&mut self.probe, "reset")
     }
 
-    /// Takes rules that are at their end out of force, and extends the lease of the others.
+    /// Takes rules that are at their end out of force, all of them if a condition is met, and extends the lease of
+    /// the others.
     ///
     /// # Errors
     /// A refusal of the kernel.
     pub fn renew(&mut self) -> Result<(), Failure> {
         self.rules.expire(&mut self.probe)?;
+        self.abort_if()?;
         self.rules.renew(&mut self.probe)
+    }
+
+    fn abort_if(&mut self) -> Result<(), Failure> {
+        let specs = self.rules.specs();
+        let in_force: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+        self.conditions.keep(&in_force);
+        if let Some(why) = self.conditions.met(Path::new("/"), &mut self.probes) {
+            log::warn!("all rules end: {why}");
+            self.rules.clear(&mut self.probe, &why)?;
+        }
+        Ok(())
     }
 
     /// Everything that `status` shows.

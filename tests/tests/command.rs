@@ -94,6 +94,23 @@ fn an_agent_that_goes_away_is_told_and_changes_nothing() {
     assert!(stderr.contains("the agent went away"), "{stderr}");
 }
 
+const GONE: &str = r#"{"schema":1,"ok":false,"error":{"code":2,"message":"unknown rule","hint":"none is in force"}}"#;
+const ABORTED: &str = r#"{"schema":1,"ok":true,"result":[{"spec":{"name":"slow-1","points":["vfs.read"],"delay":{"kind":"fixed","ns":5000000},"cap_ns":1000000000},"age_ns":1,"left_ns":null,"ended":"--abort-if memory.oom > 0: 1 OOM kills","hooks":[],"counts":{"matches":0,"hits":0,"spared":0,"ended":0,"lease":0,"budget":0,"row":0,"exempt":0,"capped":0,"short":0,"missed":0,"asked_ns":0,"achieved_ns":0},"asked":{"mean":0,"p50":0,"p99":0,"p99.9":0},"achieved":{"mean":0,"p50":0,"p99":0,"p99.9":0}}]}"#;
+
+#[test]
+fn a_rule_that_a_condition_ended_is_told() {
+    let Some(place) = Place::new() else { return };
+    let agent = place.agent(&[NAMED, GONE, ABORTED]);
+    let output = place.inject(&["--abort-if", "memory.oom > 0", "--", "true"]);
+    agent.join().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stderr.contains("ended before the command: --abort-if memory.oom > 0"),
+        "{stderr}"
+    );
+}
+
 fn ends_within(child: &mut Child, patience: Duration) -> Option<i32> {
     let deadline = Instant::now() + patience;
     while Instant::now() < deadline {

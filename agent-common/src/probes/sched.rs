@@ -6,6 +6,9 @@ use super::{
 };
 use crate::catalogue::Backend;
 
+/// Its name, for who needs this very probe.
+pub const NAME: &str = "sched";
+
 /// Places of the metrics.
 pub mod metric {
     pub const RUNQUEUE: usize = 0;
@@ -65,7 +68,7 @@ const WAKEUP: Hook = tracepoint("task_wakeup", &["sched_wakeup"], 1);
 const WAKEUP_NEW: Hook = tracepoint("task_wakeup_new", &["sched_wakeup_new"], 1);
 
 pub(super) const PROBE: Probe = Probe {
-    name: "sched",
+    name: NAME,
     help: "tasks: waits for a CPU, time on it and off it, voluntary and involuntary switches",
     metrics: &[
         time(

@@ -6,7 +6,10 @@ use super::{child::Child, signals::Signals};
 use crate::{
     control::{client::call, protocol::Command},
     failure::{Failure, HOST, USAGE},
-    rules::spec::Spec,
+    rules::{
+        abort::ABORTED,
+        spec::{Outcome, Spec},
+    },
 };
 
 /// Starts the command, puts the rule in force for it and what it forks, waits for its end and removes the rule.
@@ -31,6 +34,21 @@ struct InForce<'a> {
     name: String,
 }
 
+impl InForce<'_> {
+    fn tell_if_aborted(&self) {
+        let outcomes: Vec<Outcome> = call(self.socket, &Command::Rules).unwrap_or_default();
+        let own = outcomes
+            .into_iter()
+            .rfind(|outcome| outcome.spec.name == self.name);
+        match own.and_then(|outcome| outcome.ended) {
+            Some(why) if why.starts_with(ABORTED) => {
+                log::warn!("the rule {} ended before the command: {why}", self.name);
+            }
+            why => log::info!("the rule {} had ended: {why:?}", self.name),
+        }
+    }
+}
+
 impl Drop for InForce<'_> {
     fn drop(&mut self) {
         let name = &self.name;
@@ -39,8 +57,8 @@ impl Drop for InForce<'_> {
         };
         match call::<()>(self.socket, &remove) {
             Ok(()) => {}
-            // Its time was up, or the agent saw the process go first.
-            Err(failure) if failure.code == USAGE => log::info!("{name}: {failure}"),
+            // Its time was up, the agent saw the process go first, or a condition was met.
+            Err(failure) if failure.code == USAGE => self.tell_if_aborted(),
             Err(failure) if failure.code == HOST => {
                 log::warn!(
                     "the agent went away before the command ended, and the rule with it: {failure}"

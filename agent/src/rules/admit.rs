@@ -7,11 +7,14 @@ use crate::{
     measure::unknown,
 };
 
+/// Rules that io-delayer's commands replace.
+const RESERVED: [&str; 2] = ["set", "set-blk"];
+
 /// The name of a rule that comes beside those in force: its own, or, if that is empty, one of its first point and a
 /// number: `vfs.read-1`.
 ///
 /// # Errors
-/// 64 rules are in force, or one of that name.
+/// 64 rules are in force, or one of that name; or it is the name of another command's rule.
 pub fn admit(name: &str, first_point: &str, in_force: &[&str]) -> Result<String, Failure> {
     if in_force.len() >= RULES {
         return Err(Failure::new(
@@ -19,6 +22,13 @@ pub fn admit(name: &str, first_point: &str, in_force: &[&str]) -> Result<String,
             format!("{RULES} rules are in force, and no more can be"),
         )
         .hint("end one: iolag remove NAME; iolag rules shows them"));
+    }
+    if RESERVED.contains(&name) {
+        return Err(Failure::new(
+            USAGE,
+            format!("--name {name:?} is the rule of iolag {name}, which would replace this one"),
+        )
+        .hint("choose another name"));
     }
     if !name.is_empty() {
         return if in_force.contains(&name) {
@@ -73,6 +83,7 @@ mod tests {
         assert_eq!(admit("slow", "vfs.read", &["fast"]).unwrap(), "slow");
         let taken = admit("slow", "vfs.read", &["slow"]).unwrap_err();
         assert!(taken.to_string().contains("iolag remove slow"), "{taken}");
+        assert!(admit("set-blk", "vfs.read", &[]).is_err());
         assert!(known("slow", &["slow"]).is_ok());
         let nearest = known("slov", &["slow"]).unwrap_err().to_string();
         assert!(nearest.contains("did you mean slow?"), "{nearest}");

@@ -16,6 +16,9 @@ use host::CpuTime;
 const EXAMPLES: &str =
     "'memory.oom > 0', 'psi.io.some > 50%', 'softirq > 30%', 'sched.wait.p99 > 20ms'";
 
+/// What the reason begins with for which all rules end.
+pub const ABORTED: &str = "--abort-if";
+
 /// What a share is kept as: 100%.
 const WHOLE: u64 = 1_000_000;
 
@@ -184,6 +187,12 @@ impl Watch {
             }
         }
         Ok(watch)
+    }
+
+    /// There is nothing to watch.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.conditions.is_empty()
     }
 
     /// Some condition needs the probe `sched`.
