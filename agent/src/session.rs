@@ -205,7 +205,7 @@ impl Session {
     /// # Errors
     /// As [`InForce::know`].
     pub fn know(&mut self, fields: Fields) -> Result<(), Failure> {
-        let own = own_program(Path::new("/")).unwrap_or_default();
+        let own = crate::rules::resolve::own_program(Path::new("/")).unwrap_or_default();
         self.rules
             .know(&mut self.probe, fields, (own.0, own.1.into()))
     }
