@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::{AsRawFd as _, FromRawFd as _},
     time::{Duration, Instant},
 };
 
@@ -30,30 +31,78 @@ pub fn links() -> Result<Vec<u32>> {
     ids(BPF_LINK_GET_NEXT_ID)
 }
 
-fn ids(command: libc::c_int) -> Result<Vec<u32>> {
+fn ids(next: libc::c_int) -> Result<Vec<u32>> {
     let mut ids = Vec::new();
     // `start_id`, `next_id` and `open_flags` of `union bpf_attr`.
     let mut attr = [0u32; 3];
     loop {
-        // SAFETY: the kernel reads and writes the three words of `attr` that it is given.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                command,
-                attr.as_mut_ptr(),
-                size_of_val(&attr),
-            )
-        };
-        if result < 0 {
-            let error = io::Error::last_os_error();
-            return match error.raw_os_error() {
-                Some(libc::ENOENT) => Ok(ids),
-                _ => Err(error.into()),
-            };
+        match command(next, &mut attr) {
+            Ok(_) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(ids),
+            Err(error) => return Err(error.into()),
         }
         ids.push(attr[1]);
         attr[0] = attr[1];
     }
+}
+
+/// What the kernel says of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// The first 15 bytes of its name.
+    pub name: String,
+    /// Instructions that the verifier went through to accept it; 0 before Linux 5.16, which does not tell.
+    pub verified: u32,
+}
+
+/// `BPF_PROG_GET_FD_BY_ID` and `BPF_OBJ_GET_INFO_BY_FD`, as above.
+const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+
+/// Reads `struct bpf_prog_info` of a loaded program.
+///
+/// # Errors
+/// It is gone, or the caller may not ask.
+pub fn info(id: u32) -> Result<Info> {
+    /// Bytes of the structure up to and with `verified_insns`, and where that and `name` are in it.
+    const LENGTH: usize = 220;
+    const VERIFIED: usize = 216;
+    const NAME: std::ops::Range<usize> = 64..79;
+    let mut attr = [id, 0, 0];
+    let fd = command(BPF_PROG_GET_FD_BY_ID, &mut attr)?;
+    // SAFETY: just opened, owned by nobody else.
+    let fd = unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) };
+    let mut bytes = [0u8; LENGTH];
+    let address = bytes.as_mut_ptr() as u64;
+    // `bpf_fd`, `info_len` and `info`.
+    let mut attr = [
+        fd.as_raw_fd() as u32,
+        LENGTH as u32,
+        address as u32,
+        (address >> 32) as u32,
+    ];
+    command(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    let name = bytes[NAME].split(|byte| *byte == 0).next().unwrap_or(&[]);
+    Ok(Info {
+        name: String::from_utf8_lossy(name).into_owned(),
+        verified: u32::from_ne_bytes(bytes[VERIFIED..LENGTH].try_into()?),
+    })
+}
+
+fn command(command: libc::c_int, attr: &mut [u32]) -> io::Result<i32> {
+    // SAFETY: the kernel reads and writes the words of `attr`, and what they say that it may write.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            attr.as_mut_ptr(),
+            size_of_val(attr),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result as i32)
 }
 
 /// How long until `list` has nothing that is not in `before`.

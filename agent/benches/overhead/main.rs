@@ -1,4 +1,4 @@
-//! What iolag costs: an attached point (without an argument), or its measuring probes (`cost`).
+//! What iolag costs: an attached point (without an argument), rules at it that match nothing (`rules`), or its measuring probes (`cost`).
 //!
 //! Prints Markdown; `cargo xtask bench` puts it into docs/overhead.md. Needs root.
 
@@ -8,6 +8,7 @@ mod cost;
 mod load;
 mod peer;
 mod points;
+mod rules;
 mod side;
 
 use anyhow::Result;
@@ -22,6 +23,7 @@ fn main() -> Result<()> {
     let _statistics = measure_programs()?;
     match arguments.split_first() {
         Some((first, rest)) if first == "cost" => cost::run(rest),
+        Some((first, _)) if first == "rules" => rules::run(),
         _ => points::run(&arguments),
     }
 }

@@ -8,6 +8,7 @@ mod safety;
 mod scsi;
 mod smoke;
 mod truth;
+mod verified;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ pub const TESTS: &[Test] = &[
     quick("delay-kprobe", delay::kprobe),
     thorough("delay-tp", delay::tp),
     thorough("delay-same", delay::same),
+    quick("verified", verified::instructions_are_few),
     quick("blocks", blocks::counted),
     quick("kill", safety::kill),
     thorough("stop-slow", safety::stop_while_slow),
