@@ -65,6 +65,8 @@ pub struct Control {
     pub by: [Set; KINDS],
     /// The rules that each operation satisfies, of those that filter by it.
     pub ops: [Set; op::COUNT as usize],
+    /// The rules that each power of two of a size may satisfy, of those that filter by it.
+    pub sizes: [Set; POWERS],
     /// The rules that have any filter.
     pub filtered: Set,
     /// The rules that filter by task.
@@ -99,6 +101,7 @@ impl Default for Control {
             at: [0; SLOTS],
             by: [0; KINDS],
             ops: [0; op::COUNT as usize],
+            sizes: [0; POWERS],
             filtered: 0,
             by_task: 0,
             owned: 0,
@@ -113,6 +116,34 @@ impl Default for Control {
             agent_device: 0,
         }
     }
+}
+
+/// Powers of two that a size can have, see [`power`].
+pub const POWERS: usize = 65;
+
+/// Kinds of filters by task of which the programs first ask whether anybody wants a value like that: places of
+/// tables in [`Maybe`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quick {
+    Uid,
+    Pid,
+    Comm,
+}
+
+/// Entries of a table, of which one is 1 if a value that folds to its place is wanted.
+const PLACES: usize = 1024;
+
+/// An entry of the map `MAYBE`: 0 is the agent's, 1 what forks have added.
+pub type Maybe = [u8; 4 * PLACES];
+
+/// Where a value is in a [`Maybe`].
+#[inline(always)]
+#[must_use]
+pub const fn maybe(kind: Quick, value: u64, more: u64) -> usize {
+    // Fibonacci hashing (Knuth, The Art of Computer Programming, 6.4): the upper bits of the product.
+    let mixed = (value ^ more.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    kind as usize * PLACES + (mixed >> 54) as usize
 }
 
 /// Always, as [`Rule::chance`].
@@ -275,7 +306,7 @@ pub const COMM: usize = 16;
 pub struct Wanted {
     /// A [`Kind`]; for a cgroup with the place of its hierarchy in [`Control::hierarchy`] in the upper half.
     pub kind: u64,
-    /// User, cgroup, inode, device (`major << 20 | minor`), or the power of two of a size.
+    /// User, cgroup, inode, or device (`major << 20 | minor`).
     pub value: u64,
     /// The inode's device; the rest of a command.
     pub more: u64,
@@ -347,6 +378,19 @@ mod tests {
         for (size, expected) in [(0, 0), (1, 1), (2, 2), (3, 2), (4096, 13), (u64::MAX, 64)] {
             assert_eq!(power(size), expected, "{size}");
         }
+    }
+
+    #[test]
+    fn places_of_different_kinds_do_not_meet() {
+        for value in [0, 1, 12_345, u64::MAX] {
+            assert!(maybe(Quick::Uid, value, 0) < PLACES);
+            assert_eq!(
+                maybe(Quick::Pid, value, 0),
+                maybe(Quick::Uid, value, 0) + PLACES
+            );
+            assert!(maybe(Quick::Comm, value, value) < 3 * PLACES);
+        }
+        assert_ne!(maybe(Quick::Uid, 1, 0), maybe(Quick::Uid, 2, 0));
     }
 
     #[test]

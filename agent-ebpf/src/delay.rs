@@ -32,7 +32,7 @@ use agent_common::{
     bucket,
     catalogue::slot,
     pod::Counters,
-    rules::{Control, SLOTS},
+    rules::{Control, Kind, SLOTS},
     syscalls,
 };
 use agent_ebpf as _;
@@ -70,8 +70,10 @@ static ERRORS: PerCpuArray<u64> =
 
 /// One hit at the point `slot`, of what `word` is. All backends come here.
 ///
-/// Where there is a rule, the clock is read before anything else, and all bookkeeping that need not know the outcome
-/// comes before the wait: its time is then part of the wait.
+/// Where there is a rule for everybody, the clock is read before anything else, and all bookkeeping that need not know
+/// the outcome comes before the wait: its time is then part of the wait. Where all rules have filters, the clock is read
+/// once one is satisfied, as reading it costs as much as the filters do: what these take (some tens of ns; per directory
+/// some more for `--under`) comes on top of the wait then.
 #[inline(always)]
 fn hit<C: EbpfContext>(ctx: &C, slot: u32, given: Given, word: impl FnOnce() -> (u64, u64)) {
     let Some(control) = CONTROL.get(0) else {
@@ -88,10 +90,12 @@ fn hit_with<C: EbpfContext>(
     given: Given,
     word: impl FnOnce() -> (u64, u64),
 ) {
-    let start_ns = match control.at[slot as usize % SLOTS] {
-        0 => 0,
+    let rules = control.at[slot as usize % SLOTS];
+    let start_ns = if rules & !control.filtered == 0 {
+        0
+    } else {
         // SAFETY: a helper without arguments.
-        _ => unsafe { bpf_ktime_get_ns() },
+        unsafe { bpf_ktime_get_ns() }
     };
     let Some(counters) = COUNTERS.get_ptr_mut(slot) else {
         return;
@@ -103,7 +107,13 @@ fn hit_with<C: EbpfContext>(
         return;
     }
     counters.hits += 1;
-    if start_ns != 0 {
+    let rules = match slot {
+        // Whoever runs here need not be who submitted the request.
+        slot::BLOCK_ISSUE if owners::nobody(control) => rules & !control.owned,
+        slot::BLOCK_ISSUE => rules,
+        _ => filters::plausible(control, rules),
+    };
+    if rules != 0 {
         let (word, size) = word();
         let waited_ns = ruled(slot | (given as u32) << GIVEN, start_ns, word, size);
         if waited_ns != 0 {
@@ -135,14 +145,19 @@ pub extern "C" fn ruled(slot_given: u32, start_ns: u64, word: u64, size: u64) ->
     let rules = if rules & control.filtered == 0 {
         rules
     } else {
-        if slot_given >> GIVEN == Given::Registers as u32 {
-            size = subject::third(word);
+        if rules & control.by[Kind::Size as usize] != 0 {
+            size = subject::size(Given::from(slot_given >> GIVEN), word, size);
         }
         filters::matching(slot_given, word, size)
     };
     if rules == 0 {
         return 0;
     }
+    let start_ns = match start_ns {
+        // SAFETY: a helper without arguments.
+        0 => unsafe { bpf_ktime_get_ns() },
+        start_ns => start_ns,
+    };
     let mut hit = Hit::new(rules, size, start_ns);
     hit.exempt = exempt::exempt_rules(slot);
     if row::can_be_at(slot) {

@@ -91,14 +91,8 @@ pub fn info(id: u32) -> Result<Info> {
 
 fn command(command: libc::c_int, attr: &mut [u32]) -> io::Result<i32> {
     // SAFETY: the kernel reads and writes the words of `attr`, and what they say that it may write.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            attr.as_mut_ptr(),
-            size_of_val(attr),
-        )
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -7,7 +7,7 @@ use agent_common::{
     rules::{CgroupKey, Control, Kind, Member, Set, UNIFIED, Wanted},
 };
 use aya_ebpf::{
-    helpers::{bpf_get_current_task, generated::bpf_loop},
+    helpers::{bpf_get_current_cgroup_id, bpf_get_current_task, generated::bpf_loop},
     macros::map,
     maps::LruHashMap,
 };
@@ -40,6 +40,14 @@ struct Task {
 /// cgroup that the kernel noted there.
 #[inline(always)]
 pub fn current(control: &Control, offsets: &Offsets, bio: u64) -> Set {
+    if bio == 0 && control.hierarchies == 1 && control.hierarchy[0] == UNIFIED {
+        // The usual case, and the helper costs less than reading the same.
+        // SAFETY: a helper without arguments.
+        let id = unsafe { bpf_get_current_cgroup_id() };
+        if let Some(rules) = known(control, CgroupKey { hierarchy: 0, id }) {
+            return rules;
+        }
+    }
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task() };
     let policy: u64 = field(field(bio, offsets.bio_group), offsets.group_policy);
@@ -81,6 +89,14 @@ unsafe extern "C" fn hierarchy(place: u64, task: *mut c_void) -> i64 {
     0
 }
 
+/// What was found out of a cgroup since the rules changed.
+#[inline(always)]
+fn known(control: &Control, key: CgroupKey) -> Option<Set> {
+    // SAFETY: a value of two words, both of which are checked: the rules of another epoch are not used.
+    let known = unsafe { CGROUPS.get(key) }?;
+    (known.epoch == control.epoch).then_some(known.rules)
+}
+
 /// The rules that a cgroup satisfies, which are remembered until the rules change.
 #[inline(always)]
 fn member(control: &Control, offsets: &Offsets, hierarchy: u64, cgroup: u64) -> Set {
@@ -88,11 +104,8 @@ fn member(control: &Control, offsets: &Offsets, hierarchy: u64, cgroup: u64) -> 
         hierarchy,
         id: id(offsets, cgroup),
     };
-    // SAFETY: a value of two words, both of which are checked: the rules of another epoch are not used.
-    if let Some(known) = unsafe { CGROUPS.get(key) }
-        && known.epoch == control.epoch
-    {
-        return known.rules;
+    if let Some(rules) = known(control, key) {
+        return rules;
     }
     let mut walk = Walk {
         cgroup,

@@ -3,12 +3,12 @@
 use agent_common::{
     catalogue::slot,
     probes::block::op,
-    rules::{Control, Kind, Set, Wanted, power},
+    rules::{Control, Kind, Maybe, Quick, Set, Wanted, maybe, power},
 };
 use aya_ebpf::{
     helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid},
     macros::map,
-    maps::HashMap,
+    maps::{Array, HashMap},
 };
 
 use crate::{
@@ -28,6 +28,60 @@ static WANTED: HashMap<Wanted, Set> = HashMap::with_max_entries(16_384, 0);
 pub fn wanted(key: &Wanted) -> Set {
     // SAFETY: a word.
     unsafe { WANTED.get(key) }.copied().unwrap_or(0)
+}
+
+/// Which values anybody may want, in the agent's words and in those of forks.
+#[map]
+static MAYBE: Array<Maybe> = Array::with_max_entries(2, 0);
+
+/// Whether any rule may want that value: a no is certain. Costs a tenth of a look-up in `WANTED`.
+#[inline(always)]
+fn is_wanted(kind: Quick, value: u64, more: u64) -> bool {
+    let place = maybe(kind, value, more);
+    let is_set = |entry: u32| {
+        MAYBE
+            .get(entry)
+            .is_some_and(|table| table.get(place).is_some_and(|set| *set != 0))
+    };
+    is_set(0) || (matches!(kind, Quick::Pid) && is_set(1))
+}
+
+/// Has a process be wanted that was forked.
+#[inline(always)]
+pub fn want_process(group: u32) {
+    if let Some(table) = MAYBE.get_ptr_mut(1) {
+        // SAFETY: the kernel gave the pointer, and a byte is written as a whole.
+        if let Some(entry) = unsafe { (*table).get_mut(maybe(Quick::Pid, group.into(), 0)) } {
+            *entry = 1;
+        }
+    }
+}
+
+/// Those of `rules` that the current task may satisfy: what is cheap to tell, for every hit to be told first.
+#[inline(always)]
+pub fn plausible(control: &Control, mut rules: Set) -> Set {
+    let by = |kind: Kind| control.by[kind as usize];
+    if rules & by(Kind::Pid) != 0 {
+        let group = bpf_get_current_pid_tgid() >> 32;
+        if !is_wanted(Quick::Pid, group, 0) {
+            rules &= !by(Kind::Pid);
+        }
+    }
+    if rules & by(Kind::Uid) != 0 {
+        let user = bpf_get_current_uid_gid() & 0xffff_ffff;
+        if !is_wanted(Quick::Uid, user, 0) {
+            rules &= !by(Kind::Uid);
+        }
+    }
+    if rules & by(Kind::Comm) != 0
+        && let Ok(comm) = bpf_get_current_comm()
+    {
+        let key = Wanted::comm(comm);
+        if !is_wanted(Quick::Comm, key.value, key.more) {
+            rules &= !by(Kind::Comm);
+        }
+    }
+    rules
 }
 
 /// Those of `rules` that have no filter of that kind, or one that is satisfied by what `found` finds.
@@ -51,9 +105,9 @@ pub extern "C" fn matching(slot_given: u32, word: u64, size: u64) -> u64 {
     let Some(mut rules) = control.at.get(point as usize).copied() else {
         return 0;
     };
-    let subject = Subject::new(offsets, point, Given::from(slot_given >> GIVEN), word);
+    let subject = Subject::new(Given::from(slot_given >> GIVEN), word);
     rules = keep(control, rules, Kind::Op, || {
-        let place = subject.op;
+        let place = subject.op(offsets, point);
         if place < op::COUNT {
             control.ops[place as usize]
         } else {
@@ -61,12 +115,14 @@ pub extern "C" fn matching(slot_given: u32, word: u64, size: u64) -> u64 {
         }
     });
     rules = keep(control, rules, Kind::Size, || {
-        wanted(&Wanted::new(Kind::Size, power(size), 0))
+        // At most 64 by its definition, which the verifier does not follow, and so LLVM must not know it.
+        let power = agent_ebpf::opaque(power(size)) as usize;
+        control.sizes.get(power).copied().unwrap_or(0)
     });
     if point == slot::BLOCK_ISSUE {
         let owned = rules & control.owned;
         if owned != 0 {
-            rules &= !owned | owners::of(control, offsets, subject.request);
+            rules &= !owned | owners::of(control, offsets, subject.request());
         }
     } else if rules & control.by_task != 0 {
         rules &= of_task(rules, 0);

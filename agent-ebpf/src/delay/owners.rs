@@ -5,23 +5,49 @@ use agent_common::{
     offsets::Offsets,
     rules::{Control, Owner, Set},
 };
-use aya_ebpf::{macros::map, maps::LruHashMap};
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, LruHashMap},
+};
 
 use crate::{filters::of_task, kernel::field};
 
 #[map]
 static OWNERS: LruHashMap<u64, Owner> = LruHashMap::with_max_entries(16_384, 0);
 
+/// The epoch in which somebody was noted last. In another, nobody needs to be looked for.
+#[map]
+static SEEN: Array<u64> = Array::with_max_entries(1, 0);
+
 /// The current task gets a request for `bio`, or puts it in front of the others of a request, for which it stands
 /// from then on.
 #[inline(always)]
 pub fn note(control: &Control, bio: u64) {
+    let rules = of_task(control.owned, bio);
+    let Some(seen) = SEEN.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: the kernel gave the pointer; a word is read and written as a whole.
+    unsafe {
+        if rules != 0 {
+            *seen = control.epoch;
+        } else if *seen != control.epoch {
+            // Nobody was noted yet, so nobody has to be forgotten.
+            return;
+        }
+    }
     let owner = Owner {
-        rules: of_task(control.owned, bio),
+        rules,
         epoch: control.epoch,
     };
     // Without room nobody is noted, and the rules do not match.
     let _no_room = OWNERS.insert(bio, owner, 0);
+}
+
+/// Whether nobody who satisfies a rule's filters by task has submitted a request since the rules changed.
+#[inline(always)]
+pub fn nobody(control: &Control) -> bool {
+    SEEN.get(0).is_none_or(|seen| *seen != control.epoch)
 }
 
 /// The rules that whoever submitted `request` satisfies. None, where that is not known: a flush of the disk's cache

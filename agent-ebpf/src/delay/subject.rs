@@ -39,92 +39,106 @@ impl From<u32> for Given {
     }
 }
 
+/// What is there, of which nothing is read before a filter asks for it.
 pub struct Subject {
-    /// Of the above; null if there is none.
-    pub file: u64,
-    pub dentry: u64,
-    /// Of a dentry: the `struct vfsmount` through which it was found.
-    pub mount: u64,
-    pub request: u64,
-    pub op: u32,
+    given: Given,
+    word: u64,
 }
 
 impl Subject {
     #[inline(always)]
-    pub fn new(offsets: &Offsets, point: u32, given: Given, word: u64) -> Self {
-        let mut subject = Self {
-            file: 0,
-            dentry: 0,
-            mount: 0,
-            request: 0,
-            op: op::COUNT,
-        };
-        match given {
-            Given::File => subject.file = word,
-            Given::Dentry => subject.dentry = word,
-            Given::Path => {
-                subject.dentry = field(word, offsets.path_dentry);
-                subject.mount = field(word, offsets.path_mount);
-            }
-            Given::Descriptor => subject.file = file_of(offsets, word as u32),
+    pub const fn new(given: Given, word: u64) -> Self {
+        Self { given, word }
+    }
+
+    /// The request, or null.
+    #[inline(always)]
+    pub fn request(&self) -> u64 {
+        match self.given {
+            Given::Request => self.word,
+            _ => 0,
+        }
+    }
+
+    /// The file, or null.
+    #[inline(always)]
+    fn file(&self, offsets: &Offsets) -> u64 {
+        match self.given {
+            Given::File => self.word,
+            Given::Descriptor => file_of(offsets, self.word as u32),
             Given::Registers => {
-                let fd: u64 = field(word, offsets.registers_first);
-                subject.file = file_of(offsets, fd as u32);
+                let fd: u64 = field(self.word, offsets.registers_first);
+                file_of(offsets, fd as u32)
             }
-            Given::Request => {
-                subject.request = word;
-                subject.op = op::of_flags(field(word, offsets.request_flags));
-            }
-            Given::Nothing => {}
+            _ => 0,
         }
+    }
+
+    /// Place of the operation; `op::COUNT` if it has none.
+    #[inline(always)]
+    pub fn op(&self, offsets: &Offsets, point: u32) -> u32 {
         match point {
-            slot::VFS_READ => subject.op = op::READ,
-            slot::VFS_WRITE => subject.op = op::WRITE,
-            slot::VFS_FSYNC => subject.op = op::FLUSH,
-            _ => {}
+            slot::VFS_READ => op::READ,
+            slot::VFS_WRITE => op::WRITE,
+            slot::VFS_FSYNC => op::FLUSH,
+            slot::BLOCK_ISSUE => op::of_flags(field(self.word, offsets.request_flags)),
+            _ => op::COUNT,
         }
-        subject
     }
 
     /// The two devices (`major << 20 | minor`) that it is on: of a request the partition and the disk, of a file
     /// the file system's and, of a block device's node, the device's own. 0 is none.
     #[inline(always)]
     pub fn devices(&self, offsets: &Offsets) -> (u32, u32) {
-        if self.request != 0 {
-            return request_devices(offsets, self.request);
+        let request = self.request();
+        if request != 0 {
+            return request_devices(offsets, request);
         }
-        if self.file != 0 {
-            // Not the dentry's, which for a file of an overlay is another.
-            let inode: u64 = field(self.file, offsets.file_inode);
-            let sb: u64 = field(inode, offsets.inode_sb);
-            let mode: u16 = field(inode, offsets.inode_mode);
-            let own: u32 = if u32::from(mode) & S_IFMT == S_IFBLK {
-                field(inode, offsets.inode_device)
-            } else {
-                0
-            };
-            return (field(sb, offsets.sb_device), own);
+        let file = self.file(offsets);
+        if file == 0 {
+            let (dentry, _) = self.place(offsets);
+            let sb: u64 = field(dentry, offsets.dentry_sb);
+            return (field(sb, offsets.sb_device), 0);
         }
-        let sb: u64 = field(self.dentry, offsets.dentry_sb);
-        (field(sb, offsets.sb_device), 0)
+        // Not the dentry's, which for a file of an overlay is another.
+        let inode: u64 = field(file, offsets.file_inode);
+        let sb: u64 = field(inode, offsets.inode_sb);
+        let mode: u16 = field(inode, offsets.inode_mode);
+        let own: u32 = if u32::from(mode) & S_IFMT == S_IFBLK {
+            field(inode, offsets.inode_device)
+        } else {
+            0
+        };
+        (field(sb, offsets.sb_device), own)
     }
 
     /// Where its path begins: a `struct dentry` and the `struct mount` through which it was opened, or null.
     #[inline(always)]
     pub fn path(&self, offsets: &Offsets) -> (u64, u64) {
-        let (dentry, inner): (u64, u64) = if self.file == 0 {
-            (self.dentry, self.mount)
-        } else {
-            (
-                field(self.file, offsets.file_dentry),
-                field(self.file, offsets.file_mount),
-            )
-        };
-        let mount = match inner {
-            0 => 0,
-            inner => inner.wrapping_sub(offsets.mount_inner),
-        };
-        (dentry, mount)
+        let (dentry, inner) = self.place(offsets);
+        match inner {
+            0 => (dentry, 0),
+            inner => (dentry, inner.wrapping_sub(offsets.mount_inner)),
+        }
+    }
+
+    /// A `struct dentry`, and the `struct vfsmount` through which it was found, or null.
+    #[inline(always)]
+    fn place(&self, offsets: &Offsets) -> (u64, u64) {
+        match self.given {
+            Given::Dentry => (self.word, 0),
+            Given::Path => (
+                field(self.word, offsets.path_dentry),
+                field(self.word, offsets.path_mount),
+            ),
+            _ => {
+                let file = self.file(offsets);
+                (
+                    field(file, offsets.file_dentry),
+                    field(file, offsets.file_mount),
+                )
+            }
+        }
     }
 }
 
@@ -165,11 +179,15 @@ fn file_of(offsets: &Offsets, fd: u32) -> u64 {
     at(files.wrapping_add(u64::from(fd) * 8))
 }
 
-/// The third argument of a system call, by its registers.
+/// Bytes that it is about: what the request has, or the call asks for. `size` is what the twin passed on.
 #[inline(always)]
-pub fn third(registers: u64) -> u64 {
-    match offsets() {
-        Some(offsets) => field(registers, offsets.registers_third),
-        None => 0,
+pub fn size(given: Given, word: u64, size: u64) -> u64 {
+    let Some(offsets) = offsets() else {
+        return size;
+    };
+    match given {
+        Given::Registers => field(word, offsets.registers_third),
+        Given::Request => field::<u32>(word, offsets.request_length).into(),
+        _ => size,
     }
 }

@@ -7,7 +7,10 @@ use aya_ebpf::{
     maps::HashMap,
 };
 
-use crate::kernel::{field, has, offsets};
+use crate::{
+    filters,
+    kernel::{field, has, offsets},
+};
 
 /// By thread group.
 #[map]
@@ -36,8 +39,11 @@ pub fn forked(control: &Control, child: u64) {
         return;
     };
     let group: u32 = field(child, offsets.task_group);
-    if group != parent
-        && PIDS.insert(group, inherited, 0).is_err()
+    if group == parent {
+        return;
+    }
+    filters::want_process(group);
+    if PIDS.insert(group, inherited, 0).is_err()
         && let Some(count) = UNTRACKED.get_ptr_mut(0)
     {
         // SAFETY: this CPU's own word.

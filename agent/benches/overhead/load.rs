@@ -17,6 +17,26 @@ const DIRECTORY: &str = "IOLAG_BENCH_DIR";
 /// fio, if it is not on PATH.
 const FIO: &str = "IOLAG_FIO";
 
+/// Does it in a process of its own: this one is an agent to the programs, and exempt.
+pub fn elsewhere(work: impl FnOnce() -> Result<()>) -> Result<()> {
+    // SAFETY: the child does nothing but the work, whose memory it has a copy of, and ends without any clean-up.
+    match unsafe { libc::fork() } {
+        0 => {
+            let code = i32::from(work().is_err());
+            // SAFETY: no preconditions.
+            unsafe { libc::_exit(code) }
+        }
+        child => {
+            ensure!(child > 0, "failed to fork");
+            let mut status = 0;
+            // SAFETY: our child, and a word for its status.
+            let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+            ensure!(waited == child && status == 0, "the load failed: {status}");
+            Ok(())
+        }
+    }
+}
+
 /// Calls of read(2), one byte each.
 pub fn reads(count: usize) -> Result<()> {
     let zero = File::open("/dev/zero")?;

@@ -100,7 +100,7 @@ pub fn cost(
     let mut costs = Vec::new();
     for _ in 0..ROUNDS {
         let before = (probe.sample(slot)?.program, empty.stats()?);
-        run()?;
+        load::elsewhere(run)?;
         let after = (probe.sample(slot)?.program, empty.stats()?);
         costs.push((per_run(before.0, after.0)?, per_run(before.1, after.1)?));
     }

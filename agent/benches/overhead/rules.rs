@@ -116,7 +116,9 @@ fn measure(point: &str, kind: &str, nobody: Nobody, run: &dyn Fn() -> Result<()>
     let (ours, empty) = ((one.0 + other.0) / 2.0, (one.1 + other.1) / 2.0);
     let net = ours - empty;
     let met = crate::cost::verdict(net <= 60.0);
-    println!("| `{point}` | {RULES} with `{kind}` | {ours:.1} | {empty:.1} | {net:.1} | <= 60 | {met} |");
+    println!(
+        "| `{point}` | {RULES} with `{kind}` | {ours:.1} | {empty:.1} | {net:.1} | <= 60 | {met} |"
+    );
     Ok(())
 }
 

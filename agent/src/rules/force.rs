@@ -12,7 +12,7 @@ use agent_common::{
 
 use super::{
     spec::{Delay, Outcome, Spec},
-    table::{Compiled, Placed, Subjects, Table, between, compile, entry, unreadable},
+    table::{Compiled, Placed, Subjects, Table, between, compile, entry, maybe_wanted, unreadable},
 };
 use crate::{
     failure::{FAILED, Failure, HOST, USAGE},
@@ -399,6 +399,11 @@ impl InForce {
             self.missed_before[place] = missed(probe, &placed.slots)?;
         }
         let old = &self.compiled;
+        let mut maybe = maybe_wanted(&self.table);
+        for (before, now) in maybe.iter_mut().zip(maybe_wanted(table)) {
+            *before |= now;
+        }
+        probe.rules.maybe(&maybe, false)?;
         probe.rules.widen(&old.wanted, &new.wanted)?;
         probe.watch(
             (old.control.owned | new.control.owned) != 0,
@@ -413,6 +418,9 @@ impl InForce {
     fn narrow(&mut self, probe: &mut DelayProbe, old: &Compiled) -> Result<(), Failure> {
         let new = &self.compiled;
         probe.rules.narrow(&old.wanted, &new.wanted)?;
+        probe
+            .rules
+            .maybe(&maybe_wanted(&self.table), new.control.children == 0)?;
         let in_force = self
             .rules()
             .fold(0, |set: Set, (place, _)| set | 1 << place);

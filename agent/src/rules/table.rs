@@ -7,7 +7,9 @@ use agent_common::{
     offsets::Offsets,
     pod::MAX_DELAY_NS,
     probes::block::op,
-    rules::{Control, HIERARCHIES, Kind, RULES, Rule, Set, WHOLE, Wanted, power},
+    rules::{
+        Control, HIERARCHIES, Kind, Maybe, Quick, RULES, Rule, Set, WHOLE, Wanted, maybe, power,
+    },
 };
 
 use super::spec::{Delay, Spec};
@@ -105,7 +107,8 @@ impl Compiled {
         }
         if let Some((min, max)) = subjects.size {
             for power in power(min)..=power(max) {
-                self.want(bit, Kind::Size, Wanted::new(Kind::Size, power, 0));
+                self.filter(bit, Kind::Size);
+                self.control.sizes[power as usize] |= bit;
             }
         }
         if !subjects.pids.is_empty() {
@@ -211,12 +214,33 @@ pub fn between(old: &Control, new: &Control) -> Control {
         at: both(old.at, new.at, |old, new| old & new),
         by: both(old.by, new.by, |old, new| old | new),
         ops: both(old.ops, new.ops, |old, new| old | new),
+        sizes: both(old.sizes, new.sizes, |old, new| old | new),
         filtered: old.filtered | new.filtered,
         by_task: old.by_task | new.by_task,
         owned: old.owned | new.owned,
         children: old.children | new.children,
         ..*new
     }
+}
+
+/// Which users, processes and commands anybody may want, see [`Maybe`].
+#[must_use]
+pub fn maybe_wanted(table: &Table) -> Maybe {
+    let mut wanted = [0; size_of::<Maybe>()];
+    for placed in table.iter().flatten() {
+        let subjects = &placed.subjects;
+        for uid in &subjects.uids {
+            wanted[maybe(Quick::Uid, (*uid).into(), 0)] = 1;
+        }
+        for pid in &subjects.pids {
+            wanted[maybe(Quick::Pid, (*pid).into(), 0)] = 1;
+        }
+        for comm in &subjects.comms {
+            let key = Wanted::comm(*comm);
+            wanted[maybe(Quick::Comm, key.value, key.more)] = 1;
+        }
+    }
+    wanted
 }
 
 /// Names of fields that the filters of these rules read and this kernel has not.
@@ -326,14 +350,11 @@ mod tests {
             ..Subjects::default()
         };
         let compiled = compile(&table(&[placed(&[0], subjects)]), 1).unwrap();
+        let sizes = compiled.control.sizes;
         for size in [4096, 5000, 65536] {
-            let key = [Kind::Size as u64, power(size), 0];
-            assert_eq!(compiled.wanted.get(&key), Some(&1), "{size}");
+            assert_eq!(sizes[power(size) as usize], 1, "{size}");
         }
-        assert_eq!(
-            compiled.wanted.get(&[Kind::Size as u64, power(4095), 0]),
-            None
-        );
+        assert_eq!(sizes[power(4095) as usize], 0);
     }
 
     #[test]

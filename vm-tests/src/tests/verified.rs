@@ -63,7 +63,10 @@ fn table(kernel: &str) -> Counts {
 
 fn count(backend: &str, counts: &mut Counts) -> Result<()> {
     let before = loaded()?;
-    let agent = Agent::start(Path::new("/iolag"), &["--backend", backend, "--probes", "all"])?;
+    let agent = Agent::start(
+        Path::new("/iolag"),
+        &["--backend", backend, "--probes", "all"],
+    )?;
     // What is attached for rules only, and what tells of submitters and forks.
     let points = match backend {
         "tp" => "vfs.fsync,vfs.opened,block.issue",

@@ -6,7 +6,7 @@ use agent_common::{
     bucket,
     offsets::Offsets,
     quantiles::KNOTS,
-    rules::{Control, Rule, Set, Tally, Tickets, Wanted},
+    rules::{Control, Maybe, Rule, Set, Tally, Tickets, Wanted},
 };
 use anyhow::Context as _;
 use aya::{
@@ -36,6 +36,7 @@ pub struct RuleMaps {
     quantiles: Array<MapData, [u64; 2]>,
     times: PerCpuArray<MapData, u64>,
     wanted: HashMap<MapData, Wanted, Set>,
+    maybe: Array<MapData, Maybe>,
     pids: HashMap<MapData, u32, Set>,
     offsets: Array<MapData, Offsets>,
     untracked: PerCpuArray<MapData, u64>,
@@ -51,6 +52,7 @@ impl RuleMaps {
             quantiles: Array::try_from(take(ebpf, "QUANTILES")?).context("map QUANTILES")?,
             times: PerCpuArray::try_from(take(ebpf, "TIMES")?).context("map TIMES")?,
             wanted: HashMap::try_from(take(ebpf, "WANTED")?).context("map WANTED")?,
+            maybe: Array::try_from(take(ebpf, "MAYBE")?).context("map MAYBE")?,
             pids: HashMap::try_from(take(ebpf, "PIDS")?).context("map PIDS")?,
             offsets: Array::try_from(take(ebpf, "OFFSETS")?).context("map OFFSETS")?,
             untracked: PerCpuArray::try_from(take(ebpf, "UNTRACKED")?).context("map UNTRACKED")?,
@@ -133,6 +135,18 @@ impl RuleMaps {
         self.wanted
             .insert(wanted(key), set, 0)
             .context("failed to write a filter to the kernel")
+    }
+
+    /// Tells what anybody may want; what forks added is forgotten if `forget` is set.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn maybe(&mut self, wanted: &Maybe, forget: bool) -> anyhow::Result<()> {
+        self.maybe.set(0, wanted, 0)?;
+        if forget {
+            self.maybe.set(1, [0; size_of::<Maybe>()], 0)?;
+        }
+        Ok(())
     }
 
     /// Names a process to a rule.
