@@ -60,14 +60,18 @@ fn measure(choice: plan::Choice, load: &Load) -> Result<()> {
         ),
         ("block.issue", |load| load::requests(load.requests)),
     ] {
-        let slot = slot_of(name).context("no such point")?;
+        let slot = slot_of(name).context("no such point")? as u32;
         let probe = || -> Result<_> {
             Ok(DelayProbe::load(plan::plan(choice, &facts)?, choice, &facts)?.0)
         };
         // The program that was attached first runs first, and pays for what both find in no cache: each
         // is it once.
         let first = probe()?;
-        let attempt = first.points()[slot].attempt;
+        let (_, attached) = first
+            .points()
+            .find(|(of, _)| *of == slot)
+            .context("the point is not attached")?;
+        let attempt = attached.attempt;
         let empty = || EmptyProbe::load(attempt, facts.btf.as_deref());
         let last = empty()?;
         let one = cost(&first, &last, slot, &|| run(load))?;
@@ -90,7 +94,7 @@ fn measure(choice: plan::Choice, load: &Load) -> Result<()> {
 fn cost(
     probe: &DelayProbe,
     empty: &EmptyProbe,
-    slot: usize,
+    slot: u32,
     run: &dyn Fn() -> Result<()>,
 ) -> Result<(f64, f64)> {
     let mut costs = Vec::new();
