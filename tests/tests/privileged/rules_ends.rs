@@ -45,9 +45,10 @@ fn a_rule_ends_by_its_time_without_the_agent() {
         .unwrap();
     let answered = Instant::now();
     agent.signal(libc::SIGSTOP);
-    let calls = reading_as("iolag-for", |reader| reader.during(ms(1_800))).unwrap();
+    let calls = undisturbed("iolag-for", ms(1_800));
     agent.signal(libc::SIGCONT);
-    let slow = |call: &&Call| call.took >= ms(2);
+    // Nearly exactly as long as the rule has it: something else may be slow as well.
+    let slow = |call: &&Call| call.took >= ms(2) && call.took < Duration::from_micros(2_100);
     let last = calls.iter().rfind(slow).expect("nothing was slow").start;
     println!(
         "the last slow read began {:?} after the rule was asked for",
@@ -59,6 +60,15 @@ fn a_rule_ends_by_its_time_without_the_agent() {
     assert_eq!(outcome.ended(), Some("its time is over"));
     assert!(outcome.count("ended") > 0, "{}", outcome.0);
     assert_eq!(outcome.count("lease"), 0, "{}", outcome.0);
+}
+
+/// Reads for so long before all others on the CPU, which would else be told from a delay by nothing.
+fn undisturbed(comm: &str, length: Duration) -> Vec<Call> {
+    let reads = reading_as(comm, |reader| {
+        go_first().unwrap();
+        reader.during(length)
+    });
+    reads.unwrap()
 }
 
 /// The rule, once the agent has seen that it is over.
@@ -96,7 +106,7 @@ fn a_ramp_grows_evenly_to_the_full_delay() {
             .unwrap();
         let age_ns = agent.rule("ramp").unwrap().0["age_ns"].as_u64().unwrap();
         let began = Instant::now() - Duration::from_nanos(age_ns);
-        let calls = reading_as("iolag-ramp", |reader| reader.during(ms(3_700))).unwrap();
+        let calls = undisturbed("iolag-ramp", ms(3_700));
         agent.call(&["remove", "ramp"]).unwrap();
         let mut worst: f64 = 0.0;
         for part in 1..=7 {
@@ -158,7 +168,7 @@ fn rules_add_up_to_the_smallest_cap() {
     // Their shares add up to what was waited, the error aside.
     let waited = capped.count("achieved_ns");
     let of_both = waited + one.count("achieved_ns");
-    assert!(of_both >= 400 * (300_000 + 600_000 + 500_000), "{of_both}");
+    assert!(of_both >= 400 * (300_000 + 300_000 + 500_000), "{of_both}");
 }
 
 /// A thread that does nothing but read, before all others on its CPU.
