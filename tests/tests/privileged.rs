@@ -7,6 +7,8 @@ mod control;
 mod events;
 #[path = "privileged/imitate.rs"]
 mod imitate;
+#[path = "privileged/io_delayer.rs"]
+mod io_delayer;
 #[path = "privileged/loading.rs"]
 mod loading;
 #[path = "privileged/place.rs"]
