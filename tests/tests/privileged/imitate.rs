@@ -18,15 +18,16 @@ const PERCENTILES: [&str; 3] = ["50.000000", "90.000000", "99.000000"];
 
 /// p50, p90 and p99 (ns) of 4k random reads at queue depth 1, by fio itself.
 fn read_for(fio: &Path, file: &Path, length: Duration) -> [f64; 3] {
-    let mut command = Command::new(fio);
+    // Others who want the CPU would be told from a slow disk by nothing.
+    let mut command = Command::new("chrt");
     command
+        .args(["-f", "1"])
+        .arg(fio)
         .args([
             "--rw=randread",
             "--size=64M",
             "--time_based",
             "--percentile_list=50:90:99",
-            // Others who want the CPU would be told from a slow disk by nothing.
-            "--nice=-20",
         ])
         .arg(format!("--filename={}", file.display()))
         .arg(format!("--runtime={}", length.as_secs()));
