@@ -29,6 +29,7 @@ use crate::{
         Rule, Status,
         probes::{List, Row},
     },
+    rules::imitate,
     top,
     units::{format_ns, parse_delay},
 };
@@ -76,6 +77,8 @@ enum Verb {
     SetBlk(Delay),
     /// Put a rule in force: delay certain hits only; with -- COMMAND for as long as it runs
     Inject(Box<Inject>),
+    /// Make a disk answer like another: add to each request what brings one profile to the other
+    Imitate(Box<imitate::Args>),
     /// Show the rules in force, and what came of each
     Rules(manage::Rules),
     /// Remove a rule, or all
@@ -279,6 +282,11 @@ fn execute(command: Verb, common: &Common) -> Result<u8, Failure> {
         Verb::Set(delay) => set(socket, "set", Layer::Vfs, &delay),
         Verb::SetBlk(delay) => set(socket, "set-blk", Layer::Block, &delay),
         Verb::Inject(rule) => return inject::run(&rule, socket, print),
+        Verb::Imitate(args) => {
+            return imitate::run(&args, |spec, command| {
+                inject::send(spec, command, socket, print)
+            });
+        }
         Verb::Rules(rules) => print(&manage::rules(&rules, socket)?),
         Verb::Remove(rule) => manage::remove(&rule, socket),
         Verb::Verify(rules) => manage::verify(&rules, socket, print),

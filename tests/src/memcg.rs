@@ -99,6 +99,14 @@ impl MemoryCgroup {
         CString::new(path.to_str().expect("our own names")).expect("no NUL in our names")
     }
 
+    /// Moves a process here. What it has stays where it was; what it takes from now on counts here.
+    ///
+    /// # Errors
+    /// There is no such process.
+    pub fn take_in(&self, pid: i32) -> Result<()> {
+        self.write("cgroup.procs", &pid.to_string())
+    }
+
     /// Starts a process that moves here, takes so many bytes and keeps them, until it is killed.
     ///
     /// # Errors

@@ -5,6 +5,10 @@
 mod control;
 #[path = "privileged/events.rs"]
 mod events;
+#[path = "privileged/imitate.rs"]
+mod imitate;
+#[path = "privileged/io_delayer.rs"]
+mod io_delayer;
 #[path = "privileged/loading.rs"]
 mod loading;
 #[path = "privileged/place.rs"]
@@ -13,6 +17,16 @@ mod place;
 mod precision;
 #[path = "privileged/refusals.rs"]
 mod refusals;
+#[path = "privileged/rules_draws.rs"]
+mod rules_draws;
+#[path = "privileged/rules_ends.rs"]
+mod rules_ends;
+#[path = "privileged/rules_input.rs"]
+mod rules_input;
+#[path = "privileged/rules_safety.rs"]
+mod rules_safety;
+#[path = "privileged/rules_verify.rs"]
+mod rules_verify;
 #[path = "privileged/safety.rs"]
 mod safety;
 #[path = "privileged/top.rs"]

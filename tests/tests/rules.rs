@@ -21,7 +21,10 @@ fn flags_that_make_no_sense_are_refused_before_anything_is_asked() {
         (&["--dist", "normal"], &["--dist", "--jitter"]),
         (&["--chance", "101%"], &["--chance 101%", "above 100%"]),
         (&["--chance", "10"], &["--chance 10 has no unit", "10%"]),
-        (&["--chance", "0%"], &["--chance 0%"]),
+        (
+            &["--chance", "0.00000001%"],
+            &["--chance", "nothing at all"],
+        ),
         (&["--chance", "-5%"], &["--chance -5%", "below 0"]),
         (&["--cpu-budget", "200%"], &["--cpu-budget 200%"]),
         (&["--every", "0"], &["--every 0"]),
@@ -242,7 +245,7 @@ fn a_rule_that_fell_short_is_not_verified() {
     assert_refused(
         &verify(&[], &[NO_RULES]).unwrap(),
         1,
-        &["no rule is in force"],
+        &["no rule is or was in force"],
     );
     assert_refused(
         &verify(&["slov"], &[RULES]).unwrap(),

@@ -36,7 +36,7 @@ pub struct Remove {
 
 #[derive(Args, Debug)]
 pub struct Verify {
-    /// Name of the rule, which may have ended; without it all in force are verified
+    /// Name of the rule, which may have ended; without it all in force are verified, or the last that ended
     rule: Option<String>,
     /// How far the mean may be off, and how many hits may have gone without a delay
     #[arg(long, value_name = "PERCENT", default_value = "5%")]
@@ -133,22 +133,22 @@ pub fn verify(
     failed
 }
 
-/// Of that name the one in force, or else the last that ended; without a name all that are in force.
+/// Of that name the one in force, or else the last that ended; without a name all that are in force, or else the last
+/// that ended.
 fn chosen(mut outcomes: Vec<Outcome>, name: Option<&str>) -> Result<Vec<Outcome>, Failure> {
     let Some(name) = name else {
-        let ended = outcomes.iter().rfind(|outcome| outcome.ended.is_some());
-        let ended = ended.map(|outcome| outcome.spec.name.clone());
+        let last = outcomes.iter().rfind(|o| o.ended.is_some()).cloned();
         outcomes.retain(|outcome| outcome.ended.is_none());
-        if !outcomes.is_empty() {
-            return Ok(outcomes);
+        if outcomes.is_empty() {
+            outcomes.extend(last);
         }
-        let failure = Failure::new(FAILED, "no rule is in force to be verified");
-        return Err(match ended {
-            Some(ended) => failure.hint(format!(
-                "one that ended is, by its name: iolag verify {ended}"
-            )),
-            None => failure.hint("iolag inject puts one in force"),
-        });
+        if outcomes.is_empty() {
+            return Err(
+                Failure::new(FAILED, "no rule is or was in force to be verified")
+                    .hint("iolag inject puts one in force"),
+            );
+        }
+        return Ok(outcomes);
     };
     let of_name = |outcome: &&Outcome| outcome.spec.name == name;
     let in_force = outcomes.iter().filter(of_name).find(|o| o.ended.is_none());
@@ -205,7 +205,8 @@ mod tests {
         };
         assert!(told(all(), Some("c")).contains("unknown rule"));
         assert!(told(vec![], Some("c")).contains("no rule \"c\""));
-        assert!(told(all().split_off(1), None).contains("iolag verify b"));
+        let last = chosen(all().split_off(1), None).unwrap();
+        assert_eq!((last.len(), last[0].counts.hits), (1, 4));
         assert!(told(vec![], None).contains("iolag inject"));
     }
 }

@@ -10,4 +10,4 @@ mod run;
 mod signals;
 mod spec;
 
-pub use run::run;
+pub use run::{run, send};

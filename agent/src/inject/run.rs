@@ -1,11 +1,12 @@
 //! Sends the rule.
 
-use std::path::Path;
+use std::{ffi::OsString, path::Path};
 
 use super::{args::Inject, command};
 use crate::{
     control::{client::call, protocol::Command},
     failure::Failure,
+    rules::spec::Spec,
 };
 
 /// Puts the rule in force. Without a COMMAND its name goes to `print`; else the command's exit code comes back.
@@ -17,9 +18,22 @@ pub fn run(
     socket: &Path,
     print: impl FnOnce(&str) -> Result<(), Failure>,
 ) -> Result<u8, Failure> {
-    let spec = args.spec()?;
-    if !args.command.is_empty() {
-        return command::run(&args.command, spec, socket);
+    send(args.spec()?, &args.command, socket, print)
+}
+
+/// Puts a rule in force, for the time of COMMAND if there is one. Without a COMMAND its name goes to `print`; else the
+/// command's exit code comes back.
+///
+/// # Errors
+/// The agent refuses the rule, or COMMAND cannot be started.
+pub fn send(
+    spec: Spec,
+    command: &[OsString],
+    socket: &Path,
+    print: impl FnOnce(&str) -> Result<(), Failure>,
+) -> Result<u8, Failure> {
+    if !command.is_empty() {
+        return command::run(command, spec, socket);
     }
     let name: String = call(socket, &Command::Inject(Box::new(spec)))?;
     print(&format!("{name}\n"))?;

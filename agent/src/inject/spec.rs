@@ -21,7 +21,7 @@ use crate::{
         points::meant,
         spec::{Filters, Spec},
     },
-    units::{parse_percent, parse_sizes, parse_span, parse_wait},
+    units::{parse_percent, parse_share, parse_sizes, parse_span, parse_wait},
 };
 
 fn refused(what: impl std::fmt::Display, hint: &str) -> Failure {
@@ -43,10 +43,8 @@ impl Inject {
                 .map(|text| parse_span(flag, text))
                 .transpose()
         };
-        let share = |flag: &str, text: &Option<String>, whole| {
-            text.as_deref()
-                .map_or(Ok(whole), |text| parse_percent(flag, text, whole))
-        };
+        let chance = self.chance.as_deref();
+        let budget = self.cpu_budget.as_deref();
         let cap = self.cap.as_deref();
         let cap_ns = cap.map_or(Ok(MAX_DELAY_NS), |text| parse_wait("--cap", text))?;
         let filters = self.filters()?;
@@ -56,12 +54,13 @@ impl Inject {
             points: meant(points.collect(), &filters),
             delay: delay(self, cap_ns)?,
             filters,
-            chance: share("--chance", &self.chance, ALWAYS)?,
+            chance: chance.map_or(Ok(ALWAYS), |text| parse_share("--chance", text, ALWAYS))?,
             every: self.every,
             for_ns: span("--for", &self.duration)?,
             ramp_ns: span("--ramp", &self.ramp)?,
             max_hits: self.max_hits,
-            cpu_budget: share("--cpu-budget", &self.cpu_budget, WHOLE)?,
+            cpu_budget: budget
+                .map_or(Ok(WHOLE), |text| parse_percent("--cpu-budget", text, WHOLE))?,
             cap_ns,
             seed: self.seed.unwrap_or_else(any_seed),
             abort_if: self

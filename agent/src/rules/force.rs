@@ -135,7 +135,8 @@ impl InForce {
             )
             .hint(format!("choose another name, or: iolag remove {name}")));
         }
-        let place = self.free_place().ok_or_else(|| {
+        // With all places taken, a rule can still take the stead of its predecessor.
+        let place = self.free_place().or(before).ok_or_else(|| {
             Failure::new(
                 FAILED,
                 format!("failed to add a rule: {RULES} are in force already"),
@@ -388,11 +389,9 @@ impl InForce {
         new: &Compiled,
     ) -> Result<(), Failure> {
         for (place, placed) in added(&self.table, table) {
-            let quantiles = match &placed.spec.delay {
-                Delay::Drawn { quantiles, .. } => quantiles.as_slice(),
-                Delay::Fixed { .. } => &[],
-            };
-            probe.rules.place(place as u32, &entry(placed), quantiles)?;
+            probe
+                .rules
+                .place(place as u32, &entry(placed), quantiles(placed))?;
             for group in &placed.subjects.pids {
                 probe.rules.name_process(*group, 1 << place)?;
             }
@@ -440,9 +439,9 @@ impl InForce {
             *wanted.entry(*key).or_default() |= set;
         }
         let places = added(&self.table, table).fold(0, |set: Set, (place, _)| set | 1 << place);
-        let undone = probe
-            .rules
-            .control(&old.control)
+        let undone = self
+            .write_again(probe, places)
+            .and_then(|()| probe.rules.control(&old.control))
             .and_then(|()| probe.rules.narrow(&wanted, &old.wanted))
             .and_then(|()| probe.rules.forget_processes(places))
             .and_then(|()| probe.watch(old.control.owned != 0, old.control.children != 0));
@@ -450,6 +449,16 @@ impl InForce {
             log::warn!("failed to undo a rule that was refused: {error:#}");
         }
         self.release(probe);
+    }
+
+    /// Writes the entries of rules of which another one was to take the stead. None of these has processes.
+    fn write_again(&self, probe: &mut DelayProbe, places: Set) -> anyhow::Result<()> {
+        for (place, placed) in self.rules().filter(|(place, _)| places & (1 << place) != 0) {
+            probe
+                .rules
+                .place(place as u32, &entry(placed), quantiles(placed))?;
+        }
+        Ok(())
     }
 
     /// Detaches points and functions that no rule wants.
@@ -462,6 +471,14 @@ impl InForce {
         }
         probe.release_points(|slot| wanted[slot as usize]);
         probe.release_functions(|slot| wanted[slot as usize]);
+    }
+}
+
+/// The table that a rule draws from; empty if it does not.
+fn quantiles(placed: &Placed) -> &[u64] {
+    match &placed.spec.delay {
+        Delay::Drawn { quantiles, .. } => quantiles,
+        Delay::Fixed { .. } => &[],
     }
 }
 

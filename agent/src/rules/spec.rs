@@ -114,6 +114,9 @@ pub struct Outcome {
     pub asked: Percentiles,
     /// What the hits waited, by the kernel's clock.
     pub achieved: Percentiles,
+    /// The same as a histogram: lower edge of the bucket (ns), and how many hits waited so long; none of them 0.
+    #[serde(default)]
+    pub achieved_buckets: Vec<(u64, u64)>,
 }
 
 /// As `agent_common::rules::Tally`, over all CPUs.

@@ -105,7 +105,9 @@ pub fn judge(outcome: &Outcome, bound: f64) -> Verdict {
         due => shortfall.withheld() as f64 / due as f64,
     };
     let mut reasons = Vec::new();
-    if counts.hits == 0 {
+    // A chance of none was asked for, and is had.
+    let none_asked = outcome.spec.chance == 0 && counts.matches > 0;
+    if counts.hits == 0 && !none_asked {
         reasons.push(match counts.matches {
             0 => "no hit matched, so nothing is proved".into(),
             matches => format!("none of {matches} matches was delayed"),
@@ -180,6 +182,7 @@ pub mod tests {
             counts,
             asked: of(5_000_000),
             achieved: of(5_010_000),
+            achieved_buckets: Vec::new(),
         }
     }
 
@@ -225,6 +228,11 @@ pub mod tests {
             ..Counts::default()
         };
         assert!(reasons(spared).contains("none of 9 matches"));
+        let mut never = outcome(spared);
+        never.spec.chance = 0;
+        assert!(judge(&never, 0.05).ok);
+        never.counts.matches = 0;
+        assert!(!judge(&never, 0.05).ok);
     }
 
     #[test]

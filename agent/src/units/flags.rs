@@ -89,6 +89,22 @@ fn is_negative(text: &str) -> bool {
 /// # Errors
 /// Nonsense, no `%`, 0 or so little that nothing is left of it, above 100. `flag` is named.
 pub fn parse_percent(flag: &str, text: &str, whole: u64) -> Result<u64, Failure> {
+    match parse_share(flag, text, whole)? {
+        0 => Err(nothing(flag, text)),
+        share => Ok(share),
+    }
+}
+
+fn nothing(flag: &str, text: &str) -> Failure {
+    Failure::new(USAGE, format!("{flag} {text} is nothing at all"))
+        .hint("write more than that, or no rule")
+}
+
+/// As [`parse_percent`], of what may be nothing at all: `0%`.
+///
+/// # Errors
+/// Nonsense, no `%`, so little that nothing is left of it, above 100. `flag` is named.
+pub fn parse_share(flag: &str, text: &str, whole: u64) -> Result<u64, Failure> {
     let refused = |what: String, hint: &str| Err(Failure::new(USAGE, what).hint(hint));
     let Some(number) = text.strip_suffix('%') else {
         if scale(text, 1_000_000_000).is_some() {
@@ -107,10 +123,7 @@ pub fn parse_percent(flag: &str, text: &str, whole: u64) -> Result<u64, Failure>
             refused(format!("{flag} {text} is above 100%"), "100% is all")
         }
         Some(share) => match (share * u128::from(whole) / (100 * u128::from(UNIT))) as u64 {
-            0 => refused(
-                format!("{flag} {text} is nothing at all"),
-                "write more than that, or no rule",
-            ),
+            0 if share > 0 => Err(nothing(flag, text)),
             share => Ok(share),
         },
         None if is_negative(number) => {
@@ -221,6 +234,15 @@ mod tests {
             let failure = share(text).unwrap_err().to_string();
             assert!(failure.contains(told), "{text}: {failure}");
         }
+        let zero = |text| parse_share("--chance", text, 1 << 32);
+        assert_eq!((zero("0%").unwrap(), zero("0.0%").unwrap()), (0, 0));
+        assert_eq!(zero("100%").unwrap(), 1 << 32);
+        assert!(
+            zero("0.000000001%")
+                .unwrap_err()
+                .to_string()
+                .contains("nothing at all")
+        );
         for (share, text) in [
             (0.1, "10%"),
             (0.005, "0.5%"),

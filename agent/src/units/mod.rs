@@ -6,7 +6,7 @@ use crate::failure::{Failure, USAGE};
 
 mod flags;
 
-pub use flags::{MAX_SPAN_NS, parse_percent, parse_sizes, parse_span, parse_wait};
+pub use flags::{MAX_SPAN_NS, parse_percent, parse_share, parse_sizes, parse_span, parse_wait};
 
 /// Units of a delay, with their length in ns.
 const UNITS: [(&str, u64); 4] = [

@@ -22,7 +22,7 @@ use crate::place::Place;
 const SPACING: Duration = Duration::from_micros(200);
 
 /// A file on the disk that holds the workspace: /tmp may lie in memory, where no request is issued.
-struct DiskFile(PathBuf);
+pub struct DiskFile(pub PathBuf);
 
 impl Drop for DiskFile {
     fn drop(&mut self) {
@@ -31,7 +31,7 @@ impl Drop for DiskFile {
 }
 
 /// fio, and the file that it reads. Nothing, and the reason on stdout, where there is none.
-fn fio_on_a_disk() -> Option<(PathBuf, DiskFile)> {
+pub fn fio_on_a_disk() -> Option<(PathBuf, DiskFile)> {
     let Some(program) = std::env::var_os("IOLAG_FIO") else {
         println!("skipped: IOLAG_FIO is not set, run cargo xtask test");
         return None;

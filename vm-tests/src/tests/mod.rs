@@ -4,6 +4,7 @@ mod blocks;
 mod delay;
 mod demo;
 mod raised;
+mod rules;
 mod safety;
 mod scsi;
 mod smoke;
@@ -38,6 +39,10 @@ pub const TESTS: &[Test] = &[
     quick("kill", safety::kill),
     thorough("stop-slow", safety::stop_while_slow),
     thorough("stopped", safety::stopped),
+    quick("rules-everybody", rules::everybody),
+    quick("rules-budget", rules::budget),
+    quick("rules-lease", rules::lease),
+    quick("rules-batch", rules::batch),
     quick("truth-block-counts", truth::block_counts),
     thorough("truth-block-oracle", truth::block_oracle),
     thorough("truth-block-anchor-3", truth::block_anchor_3),

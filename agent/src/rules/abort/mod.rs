@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::{
     failure::{Failure, USAGE},
     measure::unknown,
-    units::{format_ns, format_share, parse_percent, parse_wait},
+    units::{format_ns, format_share, parse_share, parse_wait},
 };
 
 mod host;
@@ -98,10 +98,9 @@ impl Condition {
                 .parse()
                 .map_err(|_| nonsense("counts kills: its bound is a whole number"))?,
             Signal::RunQueue => parse_wait("--abort-if sched.wait.p99 >", bound)?,
-            // The one share that may be nothing at all: any is too much.
-            Signal::Pressure { .. } | Signal::Softirq if bound == "0%" => 0,
+            // It may be nothing at all: any is too much.
             Signal::Pressure { .. } | Signal::Softirq => {
-                parse_percent(&format!("--abort-if {name} >"), bound, WHOLE)?
+                parse_share(&format!("--abort-if {name} >"), bound, WHOLE)?
             }
         };
         if !inclusive && bound == WHOLE && signal.is_share() {

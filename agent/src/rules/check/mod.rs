@@ -186,19 +186,17 @@ fn table(quantiles: &[u64], cap: u64) -> Result<(), Failure> {
 }
 
 fn limits(spec: &Spec) -> Result<(), Failure> {
-    let share = |flag: &str, share: u64, whole: u64| {
-        if share == 0 || share > whole {
+    let share = |flag: &str, share: u64, least: u64, whole: u64| {
+        if share < least || share > whole {
             return Err(refused(
-                format!(
-                    "{flag} is {share} of {whole}, and has to be more than none and at most all"
-                ),
+                format!("{flag} is {share} of {whole}, and has to be {least} to {whole}"),
                 "write 10% or 0.5%",
             ));
         }
         Ok(())
     };
-    share("--chance", spec.chance, ALWAYS)?;
-    share("--cpu-budget", spec.cpu_budget, WHOLE)?;
+    share("--chance", spec.chance, 0, ALWAYS)?;
+    share("--cpu-budget", spec.cpu_budget, 1, WHOLE)?;
     if spec.every == 0 {
         return Err(refused(
             "--every 0 is no hit at all",

@@ -140,7 +140,6 @@ fn delays() {
 #[test]
 fn limits_and_conditions() {
     assert_refused(&[
-        (|s| s.chance = 0, &["--chance"]),
         (|s| s.chance = ALWAYS + 1, &["--chance"]),
         (|s| s.cpu_budget = 0, &["--cpu-budget"]),
         (|s| s.cpu_budget = WHOLE + 1, &["--cpu-budget"]),

@@ -8,6 +8,7 @@ use crate::{
     kernel::{DelayProbe, now_ns},
     report::quantile,
     rules::{
+        distribution::percentiles,
         spec::{Counts, Delay, Outcome, Percentiles},
         table::Placed,
     },
@@ -60,6 +61,11 @@ impl InForce {
             },
             asked,
             achieved: percentiles_achieved(&sample.times, tally.achieved_ns, tally.hits),
+            achieved_buckets: (0..)
+                .zip(&sample.times)
+                .filter(|(_, count)| **count > 0)
+                .map(|(index, count)| (bucket::lower(index), *count))
+                .collect(),
             spec,
         })
     }
@@ -95,7 +101,7 @@ fn percentiles_asked(delay: &Delay) -> Percentiles {
             p99: *ns,
             p999: *ns,
         },
-        Delay::Drawn { .. } => Percentiles::default(),
+        Delay::Drawn { quantiles, .. } => percentiles(quantiles),
     }
 }
 

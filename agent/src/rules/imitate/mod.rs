@@ -104,14 +104,14 @@ pub fn spec(args: &Args) -> Result<(Spec, Fit), Failure> {
 }
 
 /// Computes the rule, tells how near it will come and hands it to `send`, with the command that is to be run under it,
-/// which may be empty.
+/// which may be empty. Returns the exit code.
 ///
 /// # Errors
 /// As [`spec`]; `send` failed.
 pub fn run(
     args: &Args,
-    send: impl FnOnce(Spec, &[OsString]) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+    send: impl FnOnce(Spec, &[OsString]) -> Result<u8, Failure>,
+) -> Result<u8, Failure> {
     let (spec, fit) = spec(args)?;
     let Distance { p50, p90, p99, .. } = fit.predicted;
     eprintln!("predicted, one request at a time: {}", fit.predicted);

@@ -179,7 +179,7 @@ fn what_is_sent_is_the_rule_and_the_command() {
     let mut sent = None;
     run(&args(&["--", "fio", "--help"]), |rule, command| {
         sent = Some((rule.name, command.to_vec()));
-        Ok(())
+        Ok(0)
     })
     .unwrap();
     assert_eq!(
