@@ -13,5 +13,6 @@ pub mod programs;
 pub mod record;
 pub mod refusal;
 pub mod requests;
+pub mod scope;
 pub mod timing;
 pub mod truth;

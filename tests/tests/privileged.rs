@@ -15,6 +15,8 @@ mod precision;
 mod refusals;
 #[path = "privileged/safety.rs"]
 mod safety;
+#[path = "privileged/scope.rs"]
+mod scope;
 #[path = "privileged/top.rs"]
 mod top;
 #[path = "privileged/truth.rs"]

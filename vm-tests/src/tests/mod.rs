@@ -5,6 +5,7 @@ mod delay;
 mod demo;
 mod raised;
 mod safety;
+mod scope;
 mod scsi;
 mod smoke;
 mod truth;
@@ -33,6 +34,9 @@ pub const TESTS: &[Test] = &[
     thorough("delay-tp", delay::tp),
     thorough("delay-same", delay::same),
     quick("blocks", blocks::counted),
+    quick("scope-fentry", scope::fentry),
+    thorough("scope-kprobe", scope::kprobe),
+    thorough("scope-tp", scope::tp),
     quick("kill", safety::kill),
     thorough("stop-slow", safety::stop_while_slow),
     thorough("stopped", safety::stopped),
