@@ -137,6 +137,8 @@ pub extern "C" fn ruled(slot_given: u32, start_ns: u64, word: u64, size: u64) ->
     } else {
         if slot_given >> GIVEN == Given::Registers as u32 {
             size = subject::third(word);
+        } else if slot_given >> GIVEN == Given::Request as u32 {
+            size = subject::length(word);
         }
         filters::matching(slot_given, word, size)
     };

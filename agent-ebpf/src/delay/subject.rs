@@ -173,3 +173,12 @@ pub fn third(registers: u64) -> u64 {
         None => 0,
     }
 }
+
+/// What is left to do of a request (bytes).
+#[inline(always)]
+pub fn length(request: u64) -> u64 {
+    match offsets() {
+        Some(offsets) => field::<u32>(request, offsets.request_length).into(),
+        None => 0,
+    }
+}

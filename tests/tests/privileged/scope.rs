@@ -15,7 +15,9 @@ fn tried(names: &[&str]) {
     let mut stage = Stage::new(&place.program, None, dirs).unwrap();
     stage.fio = std::env::var_os("IOLAG_FIO").map(|_| fio as fn() -> Command);
     for name in names {
-        run(&stage, name).unwrap();
+        if let Err(error) = run(&stage, name) {
+            panic!("{error:#}");
+        }
     }
 }
 
