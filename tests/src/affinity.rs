@@ -44,3 +44,19 @@ pub fn send(thread: libc::pid_t, cpu: usize) -> Result<()> {
     );
     Ok(())
 }
+
+/// Has a process run before all that is not urgent, and what it will fork too; 0 is the calling thread.
+///
+/// # Errors
+/// It may not.
+pub fn urge(process: libc::pid_t) -> Result<()> {
+    let priority = libc::sched_param { sched_priority: 1 };
+    // SAFETY: plain data that lives for the time of the call.
+    let set = unsafe { libc::sched_setscheduler(process, libc::SCHED_FIFO, &raw const priority) };
+    ensure!(
+        set == 0,
+        "failed to run {process} before others: {}",
+        Error::last_os_error()
+    );
+    Ok(())
+}

@@ -6,6 +6,7 @@ pub mod agent;
 pub mod demo;
 pub mod dump;
 pub mod fio;
+pub mod loop_device;
 pub mod many_cgroups;
 pub mod memcg;
 pub mod place;

@@ -27,8 +27,8 @@ pub fn note(control: &Control, bio: u64) {
 /// The rules that whoever submitted `request` satisfies. None, where that is not known: a flush of the disk's cache
 /// serves many; and none if the rules changed since, as a place may be another rule's.
 ///
-/// It is forgotten with the answer. The memory of a `bio` is used again, and where the kernel does not run the program
-/// for who uses it next (see the architecture on requests that a host loses), that one would be taken for the first.
+/// It is forgotten with the answer: the memory of a `bio` is used again, and where a kernel does not run the program
+/// for who has it next, that one would be taken for the one before.
 #[inline(always)]
 pub fn of(control: &Control, offsets: &Offsets, request: u64) -> Set {
     let bio: u64 = field(request, offsets.request_bio);

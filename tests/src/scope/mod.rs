@@ -175,15 +175,19 @@ struct Rule<'a> {
 }
 
 impl Rule<'_> {
-    /// Hits so far, which are all that matched.
-    fn hits(&self) -> Result<u64> {
+    fn counts(&self) -> Result<Value> {
         let all = self.agent.call(&["rules", "--format", "json"])?;
         let all: Value = serde_json::from_str(&all)?;
         let mut rules = all["rules"].as_array().into_iter().flatten();
-        let counts = rules
+        rules
             .find(|rule| rule["spec"]["name"] == self.name.as_str() && rule["ended"].is_null())
-            .map(|rule| &rule["counts"])
-            .with_context(|| format!("failed to find the rule {}", self.name))?;
+            .map(|rule| rule["counts"].clone())
+            .with_context(|| format!("failed to find the rule {}", self.name))
+    }
+
+    /// Hits so far, which are all that matched.
+    fn hits(&self) -> Result<u64> {
+        let counts = self.counts()?;
         let hits = counts["hits"].as_u64().context("no hits")?;
         ensure!(
             counts["matches"] == hits && counts["missed"] == 0,
@@ -220,6 +224,8 @@ impl Pair {
             let cpu = cpu.context("no CPU")?;
             crate::affinity::send(worker.pid(), cpu)?;
         }
+        // Else what it waits for on a busy machine is a CPU. Where that is refused, more rounds are needed.
+        let _refused = crate::affinity::urge(pair.second.pid());
         Ok(pair)
     }
 
@@ -232,12 +238,14 @@ impl Pair {
 
     fn differ_by(&mut self, rule: &Rule<'_>) -> Result<()> {
         let mut medians = Vec::new();
+        let mut before = rule.hits()?;
         for _ in 0..TRIES {
-            let before = rule.hits()?;
             self.first.begin(CALLS);
             self.second.begin(OTHER_CALLS);
             let (first, second) = (self.first.finish()?, self.second.finish()?);
-            let hits = rule.hits()? - before;
+            let all = rule.hits()?;
+            let hits = all - before;
+            before = all;
             ensure!(
                 hits == CALLS as u64,
                 "{hits} hits of {CALLS} calls; they took {first:?} ns, others' {second:?} ns"
@@ -279,15 +287,17 @@ fn amid(
     back: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
     let mut seen = Vec::new();
+    let mut before = rule.hits()?;
     for _ in 0..TRIES {
-        seen = Vec::new();
+        seen.clear();
         for (to, slow_first) in [(change, true), (back, false)] {
-            let before = rule.hits()?;
             worker.begin(OTHER_CALLS);
             worker.has_made(CALLS / 2)?;
             to()?;
             let times = worker.finish()?;
-            let hits = rule.hits()? - before;
+            let all = rule.hits()?;
+            let hits = all - before;
+            before = all;
             let slow: Vec<bool> = times.iter().map(|ns| *ns >= DELAY_NS).collect();
             let steps = slow.windows(2).filter(|two| two[0] != two[1]).count();
             let slow_calls = slow.iter().filter(|slow| **slow).count() as u64;

@@ -1,9 +1,12 @@
 //! Whom each filter is for, and whom not: see `iolag_tests::scope`. By functions, and for what this host may not have,
 //! the same is tried in virtual machines.
 
-use std::{path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
-use iolag_tests::scope::{Stage, run};
+use iolag_tests::{
+    loop_device::LoopDevice,
+    scope::{Stage, run},
+};
 
 use crate::place::Place;
 
@@ -11,14 +14,34 @@ fn tried(names: &[&str]) {
     let Some(place) = Place::new() else {
         return;
     };
-    let dirs = (place.dir.as_path(), Path::new("/dev/shm"));
+    let memory = Path::new("/dev/shm");
+    let dirs = (place.dir.as_path(), memory);
     let mut stage = Stage::new(&place.program, None, dirs).unwrap();
     stage.fio = std::env::var_os("IOLAG_FIO").map(|_| fio as fn() -> Command);
+    let device = names
+        .contains(&"requests by device")
+        .then(|| second_device(memory));
+    stage.other_device = match &device {
+        Some(Ok(device)) => Some(device.path().to_owned()),
+        Some(Err(error)) => {
+            println!("skipped: no second device: {error:#}");
+            None
+        }
+        None => None,
+    };
     for name in names {
         if let Err(error) = run(&stage, name) {
             panic!("{error:#}");
         }
     }
+}
+
+fn second_device(memory: &Path) -> anyhow::Result<LoopDevice> {
+    let file = memory.join(format!("iolag-scope-loop-{}", std::process::id()));
+    let device = LoopDevice::new(&file);
+    // The device has it, as long as it lasts.
+    fs::remove_file(&file)?;
+    device
 }
 
 fn fio() -> Command {
