@@ -29,6 +29,8 @@ mod rules_safety;
 mod rules_verify;
 #[path = "privileged/safety.rs"]
 mod safety;
+#[path = "privileged/scope.rs"]
+mod scope;
 #[path = "privileged/top.rs"]
 mod top;
 #[path = "privileged/truth.rs"]

@@ -52,12 +52,18 @@ pub fn nobody(control: &Control) -> bool {
 
 /// The rules that whoever submitted `request` satisfies. None, where that is not known: a flush of the disk's cache
 /// serves many; and none if the rules changed since, as a place may be another rule's.
+///
+/// It is forgotten with the answer: the memory of a `bio` is used again, and where a kernel does not run the program
+/// for who has it next, that one would be taken for the one before.
 #[inline(always)]
 pub fn of(control: &Control, offsets: &Offsets, request: u64) -> Set {
     let bio: u64 = field(request, offsets.request_bio);
     // SAFETY: a value of two words; the bio was noted before its request was made.
-    match unsafe { OWNERS.get(bio) } {
+    let rules = match unsafe { OWNERS.get(bio) } {
         Some(owner) if owner.epoch == control.epoch => owner.rules,
-        _ => 0,
-    }
+        Some(_) => 0,
+        None => return 0,
+    };
+    let _gone = OWNERS.remove(bio);
+    rules
 }

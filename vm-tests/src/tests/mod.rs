@@ -6,6 +6,7 @@ mod demo;
 mod raised;
 mod rules;
 mod safety;
+mod scope;
 mod scsi;
 mod smoke;
 mod truth;
@@ -36,6 +37,9 @@ pub const TESTS: &[Test] = &[
     thorough("delay-same", delay::same),
     quick("verified", verified::instructions_are_few),
     quick("blocks", blocks::counted),
+    quick("scope-fentry", scope::fentry),
+    thorough("scope-kprobe", scope::kprobe),
+    thorough("scope-tp", scope::tp),
     quick("kill", safety::kill),
     thorough("stop-slow", safety::stop_while_slow),
     thorough("stopped", safety::stopped),

@@ -1,0 +1,99 @@
+//! What is done to which file: devices, operations, sizes.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::{Pair, Stage, calls, tasks::USER, worker::Work};
+
+/// The work of a user whom only this test has, so that nobody else's is counted.
+fn ours(call: impl FnMut(u32) -> bool + 'static) -> Work {
+    Work::new(call).set_up(|_| calls::become_user(USER, USER))
+}
+
+/// Files of a disk's file system, by the disk's name and by the device's number, at each point that has a file.
+pub fn device(stage: &Stage) -> Result<()> {
+    let Some((name, number)) = stage.disk()? else {
+        println!("skipped: {} is not on a block device", stage.disk.display());
+        return Ok(());
+    };
+    let on_disk = stage.file(&stage.disk, "device")?;
+    let in_memory = stage.file(&stage.memory, "device")?;
+    let user = USER.to_string();
+    for device in [name.as_str(), number.as_str()] {
+        let filters = ["--device", device, "--uid", user.as_str()];
+        let each = |work: &dyn Fn(&Path) -> Result<Work>, point: &str| -> Result<()> {
+            Pair::start(work(&on_disk)?, work(&in_memory)?)?.differ(stage, point, &filters)
+        };
+        each(&|file| Ok(ours(calls::read(file, &[100])?)), "vfs.read")?;
+        each(&|file| Ok(ours(calls::write(file, &[100])?)), "vfs.write")?;
+        each(&|file| Ok(ours(calls::sync(file)?)), "vfs.fsync")?;
+        // Which is vfs.opened then.
+        each(&|file| Ok(ours(calls::opening(file)?)), "vfs.open")?;
+    }
+    Ok(())
+}
+
+pub fn op(stage: &Stage) -> Result<()> {
+    let [written, read] = [
+        stage.file(&stage.memory, "written")?,
+        stage.file(&stage.memory, "read")?,
+    ];
+    let user = USER.to_string();
+    let start = || -> Result<[Work; 2]> {
+        Ok([
+            ours(calls::write(&written, &[100])?),
+            ours(calls::read(&read, &[100])?),
+        ])
+    };
+    let [writes, reads] = start()?;
+    let filters = ["--op", "write", "--uid", user.as_str()];
+    Pair::start(writes, reads)?.differ(stage, "vfs.read,vfs.write", &filters)?;
+    let [writes, reads] = start()?;
+    let filters = ["--op", "read", "--uid", user.as_str()];
+    Pair::start(reads, writes)?.differ(stage, "vfs.read,vfs.write,vfs.fsync", &filters)
+}
+
+/// Both ends of a range are in it, and what is asked for counts.
+pub fn size(stage: &Stage) -> Result<()> {
+    let [file, other] = [
+        stage.file(&stage.memory, "size-1")?,
+        stage.file(&stage.memory, "size-2")?,
+    ];
+    let user = USER.to_string();
+    let inside: &[usize] = &[4096, 5000, 8191, 8192];
+    let outside: &[usize] = &[4095, 8193, 1, 65536];
+    let filters = ["--size", "4k..8k", "--uid", user.as_str()];
+    for point in ["vfs.read", "vfs.write"] {
+        let work = |file: &Path, sizes| -> Result<Work> {
+            Ok(match point {
+                "vfs.read" => ours(calls::read(file, sizes)?),
+                _ => ours(calls::write(file, sizes)?),
+            })
+        };
+        Pair::start(work(&file, inside)?, work(&other, outside)?)?
+            .differ(stage, point, &filters)?;
+    }
+    let above = ["--size", "8193..", "--uid", user.as_str()];
+    Pair::start(
+        ours(calls::read(&file, &[8193, 65536])?),
+        ours(calls::read(&other, inside)?),
+    )?
+    .differ(stage, "vfs.read", &above)
+}
+
+/// Each call is one hit, whichever functions it passes.
+pub fn fsync(stage: &Stage) -> Result<()> {
+    for dir in [&stage.disk, &stage.memory] {
+        let files = [stage.file(dir, "sync-1")?, stage.file(dir, "sync-2")?];
+        let [first, second] = files;
+        let mut pair = Pair::start(
+            Work::new(calls::sync(&first)?),
+            Work::new(calls::sync(&second)?),
+        )?;
+        let pid = pair.first.pid().to_string();
+        pair.differ(stage, "vfs.fsync", &["--pid", &pid])?;
+        pair.differ(stage, "vfs.fsync", &["--pid", &pid, "--op", "flush"])?;
+    }
+    Ok(())
+}
