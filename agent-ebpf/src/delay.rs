@@ -111,7 +111,8 @@ fn hit_with<C: EbpfContext>(
         // Whoever runs here need not be who submitted the request.
         slot::BLOCK_ISSUE if owners::nobody(control) => rules & !control.owned,
         slot::BLOCK_ISSUE => rules,
-        _ => filters::plausible(control, rules),
+        _ if rules & control.by_task == 0 => rules,
+        _ => filters::plausible(rules),
     };
     if rules != 0 {
         let (word, size) = word();
@@ -153,6 +154,15 @@ pub extern "C" fn ruled(slot_given: u32, start_ns: u64, word: u64, size: u64) ->
     if rules == 0 {
         return 0;
     }
+    serve(slot, rules, start_ns, size)
+}
+
+/// Waits as the rules say that a hit satisfies, and records it; what was waited (ns). `start_ns` is 0 if the clock was
+/// not read yet. A function of its own, as all frames of a chain of calls have 512 bytes of stack, and the one through
+/// the filters is long.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn serve(slot: u32, rules: u64, start_ns: u64, size: u64) -> u64 {
     let start_ns = match start_ns {
         // SAFETY: a helper without arguments.
         0 => unsafe { bpf_ktime_get_ns() },

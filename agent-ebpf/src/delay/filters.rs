@@ -57,9 +57,15 @@ pub fn want_process(group: u32) {
     }
 }
 
-/// Those of `rules` that the current task may satisfy: what is cheap to tell, for every hit to be told first.
-#[inline(always)]
-pub fn plausible(control: &Control, mut rules: Set) -> Set {
+/// Those of `rules` that the current task may satisfy: what is cheap to tell, for every hit to be told first. A global
+/// function, see `ruled`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn plausible(rules: u64) -> u64 {
+    let Some(control) = CONTROL.get(0) else {
+        return 0;
+    };
+    let mut rules = rules;
     let by = |kind: Kind| control.by[kind as usize];
     if rules & by(Kind::Pid) != 0 {
         let group = bpf_get_current_pid_tgid() >> 32;
