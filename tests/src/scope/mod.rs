@@ -12,6 +12,7 @@ mod under;
 mod worker;
 
 use std::{
+    cell::Cell,
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -130,6 +131,7 @@ impl Stage {
         Ok(Rule {
             agent: &self.agent,
             name,
+            seen: Cell::new(0),
         })
     }
 
@@ -172,6 +174,8 @@ impl Drop for Stage {
 struct Rule<'a> {
     agent: &'a Agent,
     name: String,
+    /// Hits that were asked for before.
+    seen: Cell<u64>,
 }
 
 impl Rule<'_> {
@@ -185,15 +189,15 @@ impl Rule<'_> {
             .with_context(|| format!("failed to find the rule {}", self.name))
     }
 
-    /// Hits so far, which are all that matched.
-    fn hits(&self) -> Result<u64> {
+    /// Hits since it was asked before, which are all that matched.
+    fn new_hits(&self) -> Result<u64> {
         let counts = self.counts()?;
         let hits = counts["hits"].as_u64().context("no hits")?;
         ensure!(
             counts["matches"] == hits && counts["missed"] == 0,
             "not all matches are hits: {counts}"
         );
-        Ok(hits)
+        Ok(hits - self.seen.replace(hits))
     }
 }
 
@@ -238,14 +242,11 @@ impl Pair {
 
     fn differ_by(&mut self, rule: &Rule<'_>) -> Result<()> {
         let mut medians = Vec::new();
-        let mut before = rule.hits()?;
         for _ in 0..TRIES {
             self.first.begin(CALLS);
             self.second.begin(OTHER_CALLS);
             let (first, second) = (self.first.finish()?, self.second.finish()?);
-            let all = rule.hits()?;
-            let hits = all - before;
-            before = all;
+            let hits = rule.new_hits()?;
             ensure!(
                 hits == CALLS as u64,
                 "{hits} hits of {CALLS} calls; they took {first:?} ns, others' {second:?} ns"
@@ -268,7 +269,7 @@ impl Pair {
         self.first.begin(CALLS);
         self.second.begin(CALLS);
         let times = [self.first.finish()?, self.second.finish()?];
-        let hits = rule.hits()?;
+        let hits = rule.new_hits()?;
         ensure!(
             hits == 0,
             "{point} {}: {hits} hits, of calls that took {times:?} ns",
@@ -287,7 +288,6 @@ fn amid(
     back: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
     let mut seen = Vec::new();
-    let mut before = rule.hits()?;
     for _ in 0..TRIES {
         seen.clear();
         for (to, slow_first) in [(change, true), (back, false)] {
@@ -295,9 +295,7 @@ fn amid(
             worker.has_made(CALLS / 2)?;
             to()?;
             let times = worker.finish()?;
-            let all = rule.hits()?;
-            let hits = all - before;
-            before = all;
+            let hits = rule.new_hits()?;
             let slow: Vec<bool> = times.iter().map(|ns| *ns >= DELAY_NS).collect();
             let steps = slow.windows(2).filter(|two| two[0] != two[1]).count();
             let slow_calls = slow.iter().filter(|slow| **slow).count() as u64;

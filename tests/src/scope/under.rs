@@ -40,7 +40,8 @@ impl Tree {
 
 /// At each point that has a file, on a disk and in memory; and a file without a name stays where it was.
 pub fn under(stage: &Stage) -> Result<()> {
-    for dir in [&stage.disk, &stage.memory] {
+    let points = ["vfs.read", "vfs.write", "vfs.fsync", "vfs.open"];
+    for (dir, points) in [(&stage.disk, &points[..]), (&stage.memory, &points[..1])] {
         let tree = Tree::new(stage, dir)?;
         let (inside, outside) = (&tree.inside, &tree.outside);
         let of = |point: &str, file: &Path| -> Result<Work> {
@@ -52,7 +53,7 @@ pub fn under(stage: &Stage) -> Result<()> {
                 _ => Work::new(calls::opening(file)?),
             })
         };
-        for point in ["vfs.read", "vfs.write", "vfs.fsync", "vfs.open"] {
+        for point in points {
             let rule = tree.rule(stage, point)?;
             Pair::start(of(point, inside)?, of(point, outside)?)?.differ_by(&rule)?;
         }
@@ -87,6 +88,9 @@ pub fn renamed(stage: &Stage) -> Result<()> {
             &|| Ok(fs::rename(inside, &out)?),
             &|| Ok(fs::rename(&out, inside)?),
         )?;
+        if dir == &stage.memory {
+            continue;
+        }
         let (some, moved) = (tree.wanted.join("some"), outside.with_file_name("some"));
         amid(
             &rule,
