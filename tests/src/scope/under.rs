@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::{Pair, Rule, Stage, amid, calls, worker::Work};
 
@@ -55,7 +55,9 @@ pub fn under(stage: &Stage) -> Result<()> {
         };
         for point in points {
             let rule = tree.rule(stage, point)?;
-            Pair::start(of(point, inside)?, of(point, outside)?)?.differ_by(&rule)?;
+            Pair::start(of(point, inside)?, of(point, outside)?)?
+                .differ_by(&rule)
+                .context(*point)?;
         }
         let mut pair = Pair::start(of("vfs.read", inside)?, of("vfs.read", outside)?)?;
         fs::remove_file(inside)?;
@@ -132,6 +134,8 @@ pub fn mounts(stage: &Stage) -> Result<()> {
         )?,
         in_mounts(&top.join("memory/file"), c"tmpfs".into(), second, true)?,
     )?;
+    // The file was made there with the rule in force.
+    rule.new_hits()?;
     pair.differ_by(&rule)
 }
 
