@@ -20,18 +20,19 @@ pub fn device(stage: &Stage) -> Result<()> {
     let on_disk = stage.file(&stage.disk, "device")?;
     let in_memory = stage.file(&stage.memory, "device")?;
     let user = USER.to_string();
-    for device in [name.as_str(), number.as_str()] {
+    let each = |device: &str, point: &str, work: &dyn Fn(&Path) -> Result<Work>| -> Result<()> {
         let filters = ["--device", device, "--uid", user.as_str()];
-        let each = |work: &dyn Fn(&Path) -> Result<Work>, point: &str| -> Result<()> {
-            Pair::start(work(&on_disk)?, work(&in_memory)?)?.differ(stage, point, &filters)
-        };
-        each(&|file| Ok(ours(calls::read(file, &[100])?)), "vfs.read")?;
-        each(&|file| Ok(ours(calls::write(file, &[100])?)), "vfs.write")?;
-        each(&|file| Ok(ours(calls::sync(file)?)), "vfs.fsync")?;
-        // Which is vfs.opened then.
-        each(&|file| Ok(ours(calls::opening(file)?)), "vfs.open")?;
-    }
-    Ok(())
+        Pair::start(work(&on_disk)?, work(&in_memory)?)?.differ(stage, point, &filters)
+    };
+    let read = |file: &Path| Ok(ours(calls::read(file, &[100])?));
+    each(&name, "vfs.read", &read)?;
+    each(&number, "vfs.read", &read)?;
+    each(&name, "vfs.write", &|file| {
+        Ok(ours(calls::write(file, &[100])?))
+    })?;
+    each(&name, "vfs.fsync", &|file| Ok(ours(calls::sync(file)?)))?;
+    // Which is vfs.opened then.
+    each(&name, "vfs.open", &|file| Ok(ours(calls::opening(file)?)))
 }
 
 pub fn op(stage: &Stage) -> Result<()> {
@@ -84,16 +85,14 @@ pub fn size(stage: &Stage) -> Result<()> {
 
 /// Each call is one hit, whichever functions it passes.
 pub fn fsync(stage: &Stage) -> Result<()> {
-    for dir in [&stage.disk, &stage.memory] {
-        let files = [stage.file(dir, "sync-1")?, stage.file(dir, "sync-2")?];
-        let [first, second] = files;
+    for (dir, filter) in [(&stage.disk, &[][..]), (&stage.memory, &["--op", "flush"])] {
+        let [first, second] = [stage.file(dir, "sync-1")?, stage.file(dir, "sync-2")?];
         let mut pair = Pair::start(
             Work::new(calls::sync(&first)?),
             Work::new(calls::sync(&second)?),
         )?;
         let pid = pair.first.pid().to_string();
-        pair.differ(stage, "vfs.fsync", &["--pid", &pid])?;
-        pair.differ(stage, "vfs.fsync", &["--pid", &pid, "--op", "flush"])?;
+        pair.differ(stage, "vfs.fsync", &[&["--pid", &pid], filter].concat())?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ mod under;
 mod worker;
 
 use std::{
+    cell::Cell,
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -27,13 +28,16 @@ use worker::{Work, Worker};
 
 const DELAY: &str = "10ms";
 const DELAY_NS: u64 = 10_000_000;
+/// Who takes less by the median is not delayed, nor does it wait for who is, which would be half a delay. A busy machine
+/// takes a CPU away for 1 or 2 ms.
+const UNDELAYED_NS: u64 = DELAY_NS / 4;
 /// Between two calls of a worker.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Calls in a round of a worker that is delayed, and of one that is not: they last about as long.
 const CALLS: usize = 10;
 const OTHER_CALLS: usize = 40;
 /// A busy machine disturbs any call, so that nobody waits is found out in one of some rounds. Hits are exact in each.
-const TRIES: usize = 6;
+const TRIES: usize = 8;
 
 type Scope = fn(&Stage) -> Result<()>;
 
@@ -130,6 +134,7 @@ impl Stage {
         Ok(Rule {
             agent: &self.agent,
             name,
+            seen: Cell::new(0),
         })
     }
 
@@ -172,6 +177,8 @@ impl Drop for Stage {
 struct Rule<'a> {
     agent: &'a Agent,
     name: String,
+    /// Hits that were asked for before.
+    seen: Cell<u64>,
 }
 
 impl Rule<'_> {
@@ -185,15 +192,15 @@ impl Rule<'_> {
             .with_context(|| format!("failed to find the rule {}", self.name))
     }
 
-    /// Hits so far, which are all that matched.
-    fn hits(&self) -> Result<u64> {
+    /// Hits since it was asked before, which are all that matched.
+    fn new_hits(&self) -> Result<u64> {
         let counts = self.counts()?;
         let hits = counts["hits"].as_u64().context("no hits")?;
         ensure!(
             counts["matches"] == hits && counts["missed"] == 0,
             "not all matches are hits: {counts}"
         );
-        Ok(hits)
+        Ok(hits - self.seen.replace(hits))
     }
 }
 
@@ -238,14 +245,11 @@ impl Pair {
 
     fn differ_by(&mut self, rule: &Rule<'_>) -> Result<()> {
         let mut medians = Vec::new();
-        let mut before = rule.hits()?;
         for _ in 0..TRIES {
             self.first.begin(CALLS);
             self.second.begin(OTHER_CALLS);
             let (first, second) = (self.first.finish()?, self.second.finish()?);
-            let all = rule.hits()?;
-            let hits = all - before;
-            before = all;
+            let hits = rule.new_hits()?;
             ensure!(
                 hits == CALLS as u64,
                 "{hits} hits of {CALLS} calls; they took {first:?} ns, others' {second:?} ns"
@@ -255,7 +259,7 @@ impl Pair {
                 "calls took {first:?} ns"
             );
             medians.push(median(second));
-            if medians.last().is_some_and(|ns| *ns < DELAY_NS / 10) {
+            if medians.last().is_some_and(|ns| *ns < UNDELAYED_NS) {
                 return Ok(());
             }
         }
@@ -268,7 +272,7 @@ impl Pair {
         self.first.begin(CALLS);
         self.second.begin(CALLS);
         let times = [self.first.finish()?, self.second.finish()?];
-        let hits = rule.hits()?;
+        let hits = rule.new_hits()?;
         ensure!(
             hits == 0,
             "{point} {}: {hits} hits, of calls that took {times:?} ns",
@@ -287,7 +291,6 @@ fn amid(
     back: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
     let mut seen = Vec::new();
-    let mut before = rule.hits()?;
     for _ in 0..TRIES {
         seen.clear();
         for (to, slow_first) in [(change, true), (back, false)] {
@@ -295,9 +298,7 @@ fn amid(
             worker.has_made(CALLS / 2)?;
             to()?;
             let times = worker.finish()?;
-            let all = rule.hits()?;
-            let hits = all - before;
-            before = all;
+            let hits = rule.new_hits()?;
             let slow: Vec<bool> = times.iter().map(|ns| *ns >= DELAY_NS).collect();
             let steps = slow.windows(2).filter(|two| two[0] != two[1]).count();
             let slow_calls = slow.iter().filter(|slow| **slow).count() as u64;

@@ -66,7 +66,7 @@ fn exact(pair: &mut Pair, rule: &Rule<'_>, calls: usize, hits: u64) -> Result<()
     pair.first.begin(calls);
     pair.second.begin(calls);
     let (slow, fast) = (pair.first.finish()?, pair.second.finish()?);
-    let found = rule.hits()?;
+    let found = rule.new_hits()?;
     ensure!(
         found == hits,
         "{found} hits instead of {hits}; calls took {slow:?} ns, others' {fast:?} ns"

@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::{Pair, Rule, Stage, amid, calls, worker::Work};
 
@@ -40,7 +40,8 @@ impl Tree {
 
 /// At each point that has a file, on a disk and in memory; and a file without a name stays where it was.
 pub fn under(stage: &Stage) -> Result<()> {
-    for dir in [&stage.disk, &stage.memory] {
+    let points = ["vfs.read", "vfs.write", "vfs.fsync", "vfs.open"];
+    for (dir, points) in [(&stage.disk, &points[..]), (&stage.memory, &points[..1])] {
         let tree = Tree::new(stage, dir)?;
         let (inside, outside) = (&tree.inside, &tree.outside);
         let of = |point: &str, file: &Path| -> Result<Work> {
@@ -52,9 +53,11 @@ pub fn under(stage: &Stage) -> Result<()> {
                 _ => Work::new(calls::opening(file)?),
             })
         };
-        for point in ["vfs.read", "vfs.write", "vfs.fsync", "vfs.open"] {
+        for point in points {
             let rule = tree.rule(stage, point)?;
-            Pair::start(of(point, inside)?, of(point, outside)?)?.differ_by(&rule)?;
+            Pair::start(of(point, inside)?, of(point, outside)?)?
+                .differ_by(&rule)
+                .context(*point)?;
         }
         let mut pair = Pair::start(of("vfs.read", inside)?, of("vfs.read", outside)?)?;
         fs::remove_file(inside)?;
@@ -87,6 +90,9 @@ pub fn renamed(stage: &Stage) -> Result<()> {
             &|| Ok(fs::rename(inside, &out)?),
             &|| Ok(fs::rename(&out, inside)?),
         )?;
+        if dir == &stage.memory {
+            continue;
+        }
         let (some, moved) = (tree.wanted.join("some"), outside.with_file_name("some"));
         amid(
             &rule,
@@ -128,6 +134,8 @@ pub fn mounts(stage: &Stage) -> Result<()> {
         )?,
         in_mounts(&top.join("memory/file"), c"tmpfs".into(), second, true)?,
     )?;
+    // The file was made there with the rule in force.
+    rule.new_hits()?;
     pair.differ_by(&rule)
 }
 
