@@ -6,27 +6,9 @@
 //! and if it had no data (fsync, sync) it never becomes a request (`blk_insert_flush`, block/blk-flush.c).
 //! Requests that are not of a file system (SG_IO) are left out by the kernel, and not by iolag.
 
-use std::{fs, ops::RangeInclusive, os::unix::fs::MetadataExt as _, path::Path};
+use std::{fs, ops::RangeInclusive, path::Path};
 
 use anyhow::{Context as _, Result};
-
-/// The disk on which a file is: `vda`, also for one on vda1.
-///
-/// # Errors
-/// It is on none.
-pub fn disk_of(file: &Path) -> Result<String> {
-    let device = fs::metadata(file)?.dev();
-    let (major, minor) = (libc::major(device), libc::minor(device));
-    let device = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}"))
-        .with_context(|| format!("{} is on no disk", file.display()))?;
-    let disk = if device.join("partition").exists() {
-        device.parent().context("a partition of nothing")?
-    } else {
-        &device
-    };
-    let name = disk.file_name().context("a disk without a name")?;
-    Ok(name.to_string_lossy().into_owned())
-}
 
 /// Sums over all devices that take requests: those built of bios only (zram, dm) count here and issue none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
