@@ -119,7 +119,8 @@ fn hit_with<C: EbpfContext>(
     };
     if rules != 0 {
         let (word, size) = word();
-        let waited_ns = ruled(slot | (given as u32) << GIVEN, start_ns, word, size);
+        let slot_given = slot | (given as u32) << GIVEN;
+        let waited_ns = ruled(slot_given, rules, start_ns, word, size);
         if waited_ns != 0 {
             trace!(ctx, "slot {}: waited {} ns", slot, waited_ns);
         }
@@ -137,23 +138,19 @@ const GIVEN: u32 = 16;
 /// and not once for each way that leads there.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn ruled(slot_given: u32, start_ns: u64, word: u64, size: u64) -> u64 {
+pub extern "C" fn ruled(slot_given: u32, rules: u64, start_ns: u64, word: u64, size: u64) -> u64 {
     let slot = slot_given & ((1 << GIVEN) - 1);
     let Some(control) = CONTROL.get(0) else {
         return 0;
     };
-    let Some(rules) = control.at.get(slot as usize).copied() else {
-        return 0;
-    };
-    let mut size = size;
-    let rules = if rules & control.filtered == 0 {
-        rules
-    } else {
-        if rules & control.by[Kind::Size as usize] != 0 {
-            size = subject::size(Given::from(slot_given >> GIVEN), word, size);
-        }
-        filters::matching(slot_given, word, size)
-    };
+    let (mut rules, mut size) = (rules, size);
+    if rules & control.by[Kind::Size as usize] != 0 {
+        size = subject::size(Given::from(slot_given >> GIVEN), word, size);
+        rules = filters::of_size(control, rules, size);
+    }
+    if rules & control.filtered != 0 {
+        rules = filters::matching(slot_given, rules, word);
+    }
     if rules == 0 {
         return 0;
     }

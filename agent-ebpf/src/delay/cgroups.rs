@@ -36,18 +36,22 @@ struct Task {
     found: Set,
 }
 
+/// What is known already of the current task's cgroup, where rules name those of v2 only: that is the usual case, and
+/// the helper costs less than reading the same.
+#[inline(always)]
+pub fn remembered(control: &Control) -> Option<Set> {
+    if control.hierarchies != 1 || control.hierarchy[0] != UNIFIED {
+        return None;
+    }
+    // SAFETY: a helper without arguments.
+    let id = unsafe { bpf_get_current_cgroup_id() };
+    known(control, CgroupKey { hierarchy: 0, id })
+}
+
 /// The rules that the current task satisfies by its cgroups. A kernel thread that submits `bio` does so for the
 /// cgroup that the kernel noted there.
 #[inline(always)]
 pub fn current(control: &Control, offsets: &Offsets, bio: u64) -> Set {
-    if bio == 0 && control.hierarchies == 1 && control.hierarchy[0] == UNIFIED {
-        // The usual case, and the helper costs less than reading the same.
-        // SAFETY: a helper without arguments.
-        let id = unsafe { bpf_get_current_cgroup_id() };
-        if let Some(rules) = known(control, CgroupKey { hierarchy: 0, id }) {
-            return rules;
-        }
-    }
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task() };
     let policy: u64 = field(field(bio, offsets.bio_group), offsets.group_policy);

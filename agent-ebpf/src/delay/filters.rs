@@ -87,6 +87,11 @@ pub extern "C" fn plausible(rules: u64) -> u64 {
             rules &= !by(Kind::Comm);
         }
     }
+    if rules & by(Kind::Cgroup) != 0
+        && let Some(found) = cgroups::remembered(control)
+    {
+        rules &= !by(Kind::Cgroup) | found;
+    }
     rules
 }
 
@@ -100,17 +105,25 @@ fn keep(control: &Control, rules: Set, kind: Kind, found: impl FnOnce() -> Set) 
     rules & (!by | found())
 }
 
-/// The rules at a slot whose filters are all satisfied, but for exact sizes. A global function, see `ruled`.
+/// Those of `rules` that are for a size, as far as its power of two tells.
+#[inline(always)]
+pub fn of_size(control: &Control, rules: Set, size: u64) -> Set {
+    keep(control, rules, Kind::Size, || {
+        // At most 64 by its definition, which the verifier does not follow, and so LLVM must not know it.
+        let power = agent_ebpf::opaque(power(size)) as usize;
+        control.sizes.get(power).copied().unwrap_or(0)
+    })
+}
+
+/// Those of `rules` at a slot whose filters are all satisfied, but for sizes. A global function, see `ruled`.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn matching(slot_given: u32, word: u64, size: u64) -> u64 {
+pub extern "C" fn matching(slot_given: u32, rules: u64, word: u64) -> u64 {
     let point = slot_given & ((1 << GIVEN) - 1);
     let (Some(control), Some(offsets)) = (CONTROL.get(0), offsets()) else {
         return 0;
     };
-    let Some(mut rules) = control.at.get(point as usize).copied() else {
-        return 0;
-    };
+    let mut rules = rules;
     let subject = Subject::new(Given::from(slot_given >> GIVEN), word);
     rules = keep(control, rules, Kind::Op, || {
         let place = subject.op(offsets, point);
@@ -119,11 +132,6 @@ pub extern "C" fn matching(slot_given: u32, word: u64, size: u64) -> u64 {
         } else {
             0
         }
-    });
-    rules = keep(control, rules, Kind::Size, || {
-        // At most 64 by its definition, which the verifier does not follow, and so LLVM must not know it.
-        let power = agent_ebpf::opaque(power(size)) as usize;
-        control.sizes.get(power).copied().unwrap_or(0)
     });
     if point == slot::BLOCK_ISSUE {
         let owned = rules & control.owned;
