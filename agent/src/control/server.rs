@@ -29,6 +29,9 @@ const CONNECTIONS: usize = 64;
 /// A client that neither sends nor takes for so long is cut off.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// How long `set` waits until it is known who is exempt.
+const LEARNING: Duration = Duration::from_secs(2);
+
 /// The connection that asked the agent to stop: it is answered when all is detached.
 pub type StopRequest = Option<UnixStream>;
 
@@ -135,8 +138,8 @@ impl Service {
         }
     }
 
-    /// Sees to it that what a command needs to know of the kernel is known. A rule without filters does not wait for
-    /// that: it is known later that the agent's own program is exempt from it.
+    /// Sees to it that what a command needs to know of the kernel is known. A rule without filters does not need it, nor
+    /// wait for long: at worst it is known later that the agent's own program is exempt from it.
     async fn learn_for(&self, command: &Command) -> Result<(), Failure> {
         match command {
             Command::Inject(spec) => match learn(&self.session).await {
@@ -146,13 +149,15 @@ impl Service {
                 }
                 learnt => learnt,
             },
-            Command::Set(_) => {
+            Command::Set(rule) if rule.delay_ns > 0 => {
                 let session = self.session.clone();
-                tokio::task::spawn_local(async move {
+                let learning = tokio::task::spawn_local(async move {
                     if let Err(failure) = learn(&session).await {
                         debug!("the agent's commands are not exempt: {failure}");
                     }
                 });
+                // With everybody slow it would take long, and it goes on if the time is over.
+                let _known = timeout(LEARNING, learning).await;
                 Ok(())
             }
             _ => Ok(()),
