@@ -271,15 +271,29 @@ pub struct Owner {
     pub epoch: u64,
 }
 
-/// Rules that a cgroup satisfies: a value of the map `CGROUPS`, by hierarchy and id.
-pub type Member = Owner;
-
-/// Key of the map `CGROUPS`.
+/// What a CPU found out of a cgroup last: an entry of the per-CPU map `CGROUPS`, by [`CgroupRules::place`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CgroupKey {
+pub struct CgroupRules {
+    /// Place of the hierarchy in [`Control::hierarchy`].
     pub hierarchy: u64,
     pub id: u64,
+    /// The epoch in which it was found out.
+    pub epoch: u64,
+    /// The rules that it or an ancestor satisfies.
+    pub rules: Set,
+}
+
+/// Entries of `CGROUPS`.
+pub const CGROUPS: usize = 1024;
+
+impl CgroupRules {
+    /// Where a cgroup is remembered, which it shares with others.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(hierarchy: u64, id: u64) -> u32 {
+        ((id ^ hierarchy << 60).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as u32
+    }
 }
 
 /// Waits after which a CPU had no chance to do anything else: the only entry of the per-CPU map `ROW`.
@@ -364,7 +378,7 @@ mod user {
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Owner {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for super::CgroupKey {}
+    unsafe impl aya::Pod for super::CgroupRules {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Row {}
 }
@@ -391,6 +405,15 @@ mod tests {
             assert!(maybe(Quick::Comm, value, value) < 3 * PLACES);
         }
         assert_ne!(maybe(Quick::Uid, 1, 0), maybe(Quick::Uid, 2, 0));
+    }
+
+    #[test]
+    fn every_cgroup_has_a_place() {
+        for id in [0, 1, 12_345, u64::MAX] {
+            for hierarchy in 0..HIERARCHIES as u64 {
+                assert!((CgroupRules::place(hierarchy, id) as usize) < CGROUPS);
+            }
+        }
     }
 
     #[test]

@@ -4,12 +4,12 @@ use core::ffi::c_void;
 
 use agent_common::{
     offsets::Offsets,
-    rules::{CgroupKey, Control, Kind, Member, Set, UNIFIED, Wanted},
+    rules::{CGROUPS as PLACES, CgroupRules, Control, Kind, Set, UNIFIED, Wanted},
 };
 use aya_ebpf::{
     helpers::{bpf_get_current_cgroup_id, bpf_get_current_task, generated::bpf_loop},
     macros::map,
-    maps::LruHashMap,
+    maps::PerCpuArray,
 };
 
 use crate::{
@@ -23,9 +23,10 @@ const LEVELS: u32 = 64;
 /// Bit of `task_struct.flags` (`include/linux/sched.h`).
 const PF_KTHREAD: u32 = 0x0020_0000;
 
-/// What was found out of a cgroup: it never gets another parent.
+/// What was found out of cgroups: they never get other parents. Each CPU has its own, so that none reads what another
+/// one is writing.
 #[map]
-static CGROUPS: LruHashMap<CgroupKey, Member> = LruHashMap::with_max_entries(4096, 0);
+static CGROUPS: PerCpuArray<CgroupRules> = PerCpuArray::with_max_entries(PLACES as u32, 0);
 
 /// The current task in all hierarchies that rules name.
 struct Task {
@@ -45,7 +46,7 @@ pub fn remembered(control: &Control) -> Option<Set> {
     }
     // SAFETY: a helper without arguments.
     let id = unsafe { bpf_get_current_cgroup_id() };
-    known(control, CgroupKey { hierarchy: 0, id })
+    known(control, 0, id)
 }
 
 /// The rules that the current task satisfies by its cgroups. A kernel thread that submits `bio` does so for the
@@ -95,20 +96,17 @@ unsafe extern "C" fn hierarchy(place: u64, task: *mut c_void) -> i64 {
 
 /// What was found out of a cgroup since the rules changed.
 #[inline(always)]
-fn known(control: &Control, key: CgroupKey) -> Option<Set> {
-    // SAFETY: a value of two words, both of which are checked: the rules of another epoch are not used.
-    let known = unsafe { CGROUPS.get(key) }?;
-    (known.epoch == control.epoch).then_some(known.rules)
+fn known(control: &Control, hierarchy: u64, id: u64) -> Option<Set> {
+    let known = CGROUPS.get(CgroupRules::place(hierarchy, id))?;
+    let is_it = known.id == id && known.hierarchy == hierarchy && known.epoch == control.epoch;
+    is_it.then_some(known.rules)
 }
 
 /// The rules that a cgroup satisfies, which are remembered until the rules change.
 #[inline(always)]
 fn member(control: &Control, offsets: &Offsets, hierarchy: u64, cgroup: u64) -> Set {
-    let key = CgroupKey {
-        hierarchy,
-        id: id(offsets, cgroup),
-    };
-    if let Some(rules) = known(control, key) {
+    let id = id(offsets, cgroup);
+    if let Some(rules) = known(control, hierarchy, id) {
         return rules;
     }
     let mut walk = Walk {
@@ -118,12 +116,17 @@ fn member(control: &Control, offsets: &Offsets, hierarchy: u64, cgroup: u64) -> 
     };
     // SAFETY: `step` has the type that bpf_loop calls, and `walk` outlives the call.
     unsafe { bpf_loop(LEVELS, step as *mut c_void, (&raw mut walk).cast(), 0) };
-    let known = Member {
-        rules: walk.found,
-        epoch: control.epoch,
-    };
-    // Without room it is found out again.
-    let _no_room = CGROUPS.insert(key, known, 0);
+    if let Some(entry) = CGROUPS.get_ptr_mut(CgroupRules::place(hierarchy, id)) {
+        // SAFETY: this CPU's own entry.
+        unsafe {
+            *entry = CgroupRules {
+                hierarchy,
+                id,
+                epoch: control.epoch,
+                rules: walk.found,
+            };
+        }
+    }
     walk.found
 }
 

@@ -47,8 +47,9 @@ pub struct Hit {
     cap_ns: u64,
     /// What there is to wait (ns).
     pub wait_ns: u64,
-    /// Rules that have a share in it, and what was waited beyond it (ns).
+    /// Rules that have a share in it, the place of the last one, and what was waited beyond it (ns).
     pub granted: Set,
+    last: u32,
     error_ns: u64,
 }
 
@@ -64,6 +65,7 @@ impl Hit {
             cap_ns: MAX_DELAY_NS,
             wait_ns: 0,
             granted: 0,
+            last: 0,
             error_ns: 0,
         }
     }
@@ -86,7 +88,8 @@ impl Hit {
         self.error_ns = achieved_ns.wrapping_sub(self.wait_ns);
         self.rules = self.granted;
         if self.granted & self.granted.wrapping_sub(1) == 0 {
-            self.book();
+            // The usual case: as little as can be comes after the wait, as its time is on top of it.
+            book_share(self.last, self.error_ns);
             return;
         }
         let state = (&raw mut *self).cast();
@@ -129,6 +132,7 @@ impl Hit {
         if share != NO_SHARE {
             self.wait_ns += share;
             self.granted |= 1 << place;
+            self.last = place;
         }
         0
     }
