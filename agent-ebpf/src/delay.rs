@@ -94,7 +94,8 @@ fn hit_with<C: EbpfContext>(
     let Some(rules) = control.at.get(slot as usize).copied() else {
         return;
     };
-    let start_ns = if rules & !control.filtered == 0 {
+    // Of `CONTROL` one line of the cache is read where there are no rules.
+    let start_ns = if rules == 0 || rules & !control.filtered == 0 {
         0
     } else {
         // SAFETY: a helper without arguments.
@@ -110,6 +111,9 @@ fn hit_with<C: EbpfContext>(
         return;
     }
     counters.hits += 1;
+    if rules == 0 {
+        return;
+    }
     let rules = match slot {
         // Whoever runs here need not be who submitted the request.
         slot::BLOCK_ISSUE if owners::nobody(control) => rules & !control.owned,
