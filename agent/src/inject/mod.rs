@@ -9,5 +9,6 @@ pub mod manage;
 mod run;
 mod signals;
 mod spec;
+mod user;
 
 pub use run::{run, send};

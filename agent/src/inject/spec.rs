@@ -11,9 +11,8 @@ use agent_common::{
     pod::MAX_DELAY_NS,
     rules::{ALWAYS, WHOLE},
 };
-use nix::unistd::User;
 
-use super::{args::Inject, delay::delay};
+use super::{args::Inject, delay::delay, user::uid};
 use crate::{
     failure::{Failure, USAGE},
     rules::{
@@ -137,23 +136,6 @@ fn under(path: &Path) -> Result<PathBuf, Failure> {
 /// A directory, or else a path within cgroup v2.
 fn cgroup(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| Path::new("/").join(path))
-}
-
-fn uid(user: &str) -> Result<u32, Failure> {
-    if let Ok(number) = user.parse() {
-        return Ok(number);
-    }
-    match User::from_name(user) {
-        Ok(Some(user)) => Ok(user.uid.as_raw()),
-        Ok(None) => Err(refused(
-            format!("--uid {user:?}: there is no such user"),
-            "write a name that getent passwd shows, or a number",
-        )),
-        Err(error) => Err(refused(
-            format!("--uid {user:?} cannot be looked up: {error}"),
-            "write the user's number",
-        )),
-    }
 }
 
 #[cfg(test)]
