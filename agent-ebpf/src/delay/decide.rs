@@ -88,8 +88,9 @@ impl Hit {
         self.error_ns = achieved_ns.wrapping_sub(self.wait_ns);
         self.rules = self.granted;
         if self.granted & self.granted.wrapping_sub(1) == 0 {
-            // The usual case: as little as can be comes after the wait, as its time is on top of it.
-            book_share(self.last, self.error_ns);
+            // The usual case: as little as can be comes after the wait, as its time is on top of it. What was waited is
+            // booked as it is, as another program on this CPU may have had a share of the same rule meanwhile.
+            book(self.last, achieved_ns, self.error_ns);
             return;
         }
         let state = (&raw mut *self).cast();
@@ -258,16 +259,23 @@ fn asked_ns(
     Ok(ramped(rule, whole_ns, start_ns))
 }
 
-/// Books what a rule's share came to: itself, and an error (ns, two's complement). A global function, see `ruled`.
+/// Books what a rule's share of several came to: itself, and an error (ns, two's complement).
+#[inline(always)]
+fn book_share(place: u32, error_ns: u64) {
+    if let Some(tally) = TALLIES.get(place) {
+        book(place, tally.share_ns.wrapping_add(error_ns), error_ns);
+    }
+}
+
+/// Books what a rule's share came to (ns). A global function, see `ruled`.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn book_share(place: u32, error_ns: u64) -> u64 {
+pub extern "C" fn book(place: u32, ns: u64, error_ns: u64) -> u64 {
     let Some(tally) = TALLIES.get_ptr_mut(place) else {
         return 0;
     };
     // SAFETY: this CPU's own entry.
     let tally = unsafe { &mut *tally };
-    let ns = tally.share_ns.wrapping_add(error_ns);
     tally.short += error_ns >> 63;
     tally.achieved_ns = tally.achieved_ns.wrapping_add(ns);
     let key = place * bucket::BUCKETS as u32 + bucket::index(ns);
@@ -333,7 +341,7 @@ fn ramped(rule: &Rule, delay_ns: u64, now_ns: u64) -> u64 {
     if age_ns >= rule.ramp_ns {
         return delay_ns;
     }
-    // Of 2^16, at most: a ramp is below 2^47 ns, some 39 hours.
+    // Of 2^16, at most: a ramp is no longer than a day, below 2^47 ns.
     let part = (age_ns << 16) / rule.ramp_ns;
     (delay_ns * part) >> 16
 }

@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     kernel::Sample,
     plan::Refusal,
-    rules::spec::{Delay, Spec},
+    rules::{
+        distribution::percentiles,
+        spec::{Delay, Spec},
+    },
 };
 
 /// Version of every JSON document of iolag.
@@ -55,9 +58,7 @@ impl Rule {
             points: spec.points.clone(),
             delay_ns: match &spec.delay {
                 Delay::Fixed { ns } => *ns,
-                Delay::Drawn { quantiles, .. } => {
-                    quantiles.iter().sum::<u64>() / quantiles.len().max(1) as u64
-                }
+                Delay::Drawn { quantiles, .. } => percentiles(quantiles).mean,
             },
         }
     }
@@ -174,6 +175,10 @@ fn quantile_of(buckets: impl Iterator<Item = (u32, u64)>, total: u64, q: f64) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::{
+        distribution::{Distribution, Shape},
+        spec::Filters,
+    };
 
     fn histogram(values: &[u64]) -> Vec<u64> {
         let mut counts = vec![0; bucket::BUCKETS];
@@ -199,6 +204,36 @@ mod tests {
                 "{q}: {ours} vs {exact}"
             );
         }
+    }
+
+    #[test]
+    fn of_a_distribution_the_mean_is_told() {
+        let asked = |ns| Distribution {
+            shape: Shape::Lognormal,
+            delay_ns: ns,
+            jitter_ns: ns / 2,
+            cap_ns: 1_000_000_000,
+        };
+        let spec = Spec {
+            name: "r".into(),
+            points: vec!["vfs.read".into()],
+            delay: Delay::Drawn {
+                asked: String::new(),
+                quantiles: asked(5_000_000).quantiles().unwrap(),
+            },
+            filters: Filters::default(),
+            chance: 0,
+            every: 1,
+            for_ns: None,
+            ramp_ns: None,
+            max_hits: None,
+            cpu_budget: 1,
+            cap_ns: 1_000_000_000,
+            seed: 0,
+            abort_if: Vec::new(),
+        };
+        let mean = Rule::of(&spec).delay_ns;
+        assert!((4_950_000..=5_050_000).contains(&mean), "{mean}");
     }
 
     #[test]

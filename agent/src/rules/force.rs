@@ -3,11 +3,11 @@
 
 mod outcome;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, path::Path, time::Duration};
 
 use agent_common::{
     catalogue::{POINTS, slot},
-    rules::{Control, RULES, SLOTS, Set},
+    rules::{Control, Kind, RULES, SLOTS, Set},
 };
 
 use super::{
@@ -236,6 +236,9 @@ impl InForce {
     /// The kernel refuses.
     pub fn expire(&mut self, probe: &mut DelayProbe) -> Result<(), Failure> {
         let now_ns = now_ns();
+        if self.compiled.control.by[Kind::Pid as usize] != 0 {
+            probe.rules.forget_dead(Path::new("/"))?;
+        }
         let mut ended = Vec::new();
         for (place, placed) in self.rules() {
             let spec = &placed.spec;
@@ -360,8 +363,13 @@ impl InForce {
         self.narrow(probe, &old)
     }
 
-    /// Whether this kernel tells what the filters read.
+    /// Whether this kernel tells what the filters read, and what interrupts functions.
     fn check(&self, new: &Compiled) -> Result<(), Failure> {
+        let functions = &new.control.at[slot::FUNCTIONS as usize..];
+        if functions.iter().any(|rules| *rules != 0) && new.control.preempt_count == 0 {
+            let what = "failed to delay functions: this kernel does not tell what is an interrupt";
+            return Err(Failure::new(HOST, what).hint("the other points are never in one"));
+        }
         if new.control.filtered == 0 {
             return Ok(());
         }
@@ -423,7 +431,7 @@ impl InForce {
         let in_force = self
             .rules()
             .fold(0, |set: Set, (place, _)| set | 1 << place);
-        if old.control.by[agent_common::rules::Kind::Pid as usize] & !in_force != 0 {
+        if old.control.by[Kind::Pid as usize] & !in_force != 0 {
             probe.rules.forget_processes(!in_force)?;
         }
         probe.watch(new.control.owned != 0, new.control.children != 0)?;

@@ -43,8 +43,9 @@ impl Conditions {
         Ok(watch)
     }
 
-    /// Watches for a rule from now on.
+    /// Watches for a rule from now on, and no more for what had its name before.
     pub fn add(&mut self, rule: &str, watch: Watch) {
+        self.watches.remove(rule);
         if !watch.is_empty() {
             self.watches.insert(rule.into(), watch);
         }

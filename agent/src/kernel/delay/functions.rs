@@ -86,17 +86,18 @@ impl Functions {
         let address = functions::address(Path::new("/"), &[name])
             .ok_or_else(|| refused("the kernel does not tell its address".into()))?;
         let link = attach(ebpf, name).map_err(|error| refused(reason(&error)))?;
+        // Known before anything else can fail: what is not wanted is released then.
         let function = Function {
             name: name.into(),
             address,
             link,
         };
+        self.attached.insert(free, function);
         for address in [address, address + LANDING] {
             self.slots
                 .insert(address, free, 0)
                 .map_err(|error| refused(error.to_string()))?;
         }
-        self.attached.insert(free, function);
         Ok(free)
     }
 

@@ -202,15 +202,19 @@ fn switch(ebpf: &mut Ebpf, names: &[&'static str], is: &mut bool, on: bool) -> a
     if *is == on {
         return Ok(());
     }
-    for symbol in names {
+    for (place, symbol) in names.iter().enumerate() {
         let program = format!("tp_{symbol}");
-        if on {
-            let backend = Backend::Tp;
-            attach(ebpf, None, &program, Attempt { backend, symbol })
-                .map_err(anyhow::Error::msg)
-                .with_context(|| format!("failed to attach at {symbol}"))?;
-        } else {
+        if !on {
             unload(ebpf, &program);
+            continue;
+        }
+        let backend = Backend::Tp;
+        if let Err(reason) = attach(ebpf, None, &program, Attempt { backend, symbol }) {
+            for attached in &names[..place] {
+                unload(ebpf, &format!("tp_{attached}"));
+            }
+            return Err(anyhow::Error::msg(reason))
+                .with_context(|| format!("failed to attach at {symbol}"));
         }
     }
     *is = on;

@@ -1,6 +1,6 @@
 //! The maps of the rules.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use agent_common::{
     bucket,
@@ -165,6 +165,21 @@ impl RuleMaps {
     pub fn processes(&self, rule: Set) -> usize {
         let has = |entry: &(u32, Set)| entry.1 & rule != 0;
         self.pids.iter().flatten().filter(has).count()
+    }
+
+    /// Forgets processes that are gone without the kernel side having seen their exit: their numbers may be given to
+    /// others.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn forget_dead(&mut self, root: &Path) -> anyhow::Result<()> {
+        let groups: Vec<u32> = self.pids.keys().flatten().collect();
+        for group in groups {
+            if !root.join(format!("proc/{group}")).exists() {
+                absent(self.pids.remove(&group))?;
+            }
+        }
+        Ok(())
     }
 
     /// Forgets a rule's processes.

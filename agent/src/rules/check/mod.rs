@@ -23,6 +23,8 @@ pub use filters::operations;
 
 /// Points of one rule, functions and globs of them included.
 const POINTS: usize = 64;
+/// Longest ramp: the programs compute with its age times 2^16.
+const RAMP_NS: u64 = 24 * 3_600_000_000_000;
 /// Conditions of one rule.
 const CONDITIONS: usize = 16;
 /// Longest text of how a delay was asked for, or of a condition (bytes).
@@ -225,6 +227,12 @@ fn limits(spec: &Spec) -> Result<(), Failure> {
             }
             _ => {}
         }
+    }
+    if spec.ramp_ns.is_some_and(|ramp| ramp > RAMP_NS) {
+        return Err(refused(
+            "--ramp is longer than 24h, the longest that the programs compute with",
+            "write at most 24h",
+        ));
     }
     match (spec.ramp_ns, spec.for_ns) {
         (Some(ramp), Some(end)) if ramp > end => Err(refused(

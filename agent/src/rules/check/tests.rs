@@ -148,6 +148,7 @@ fn limits_and_conditions() {
         (|s| s.for_ns = Some(0), &["--for 0"]),
         (|s| s.for_ns = Some(u64::MAX), &["--for", "a year"]),
         (|s| s.ramp_ns = Some(0), &["--ramp 0"]),
+        (|s| s.ramp_ns = Some(RAMP_NS + 1), &["--ramp", "24h"]),
         (
             |s| (s.ramp_ns, s.for_ns) = (Some(2_000_000_000), Some(1_000_000_000)),
             &["--ramp 2s is longer than --for 1s"],
