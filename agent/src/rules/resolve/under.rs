@@ -35,8 +35,23 @@ pub fn find(root: &Path, mounts: &[Mount], path: &Path) -> Result<(u64, u32), Fa
     if !found.is_dir() {
         return Err(not_a_directory(path));
     }
-    Ok(within(&directory, &found, mounts))
+    let number = within(&directory, &found, mounts);
+    let holds =
+        |mount: &&Mount| mount.device == number.1 && SUBVOLUMES.contains(&mount.kind.as_str());
+    if let Some(mount) = mounts.iter().find(holds) {
+        return Err(refused(
+            format!(
+                "--under {shown}: on {} its number is not its own",
+                mount.kind
+            ),
+            "subvolumes number their files alike: filter by --cgroup, --comm or --device",
+        ));
+    }
+    Ok(number)
 }
+
+/// File systems of which parts with one super block have files of the same numbers: others would be delayed too.
+const SUBVOLUMES: [&str; 2] = ["btrfs", "bcachefs"];
 
 /// The inode number and the super block's device of this process's program; none if it cannot be told.
 pub fn own_program(root: &Path) -> Option<(u64, u32)> {
@@ -73,6 +88,19 @@ fn field(info: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_numbers_are_not_a_files_own_it_is_refused() {
+        let here = std::env::temp_dir();
+        let mut mounts = super::super::mounts::read(Path::new("/")).unwrap();
+        find(Path::new("/"), &mounts, &here).unwrap();
+        for mount in &mut mounts {
+            mount.kind = "btrfs".into();
+        }
+        let failure = find(Path::new("/"), &mounts, &here).unwrap_err();
+        assert!(failure.message.contains("--under"), "{failure}");
+        assert!(failure.message.contains("btrfs"), "{failure}");
+    }
 
     #[test]
     fn what_the_kernel_tells_of_a_descriptor() {
