@@ -8,7 +8,6 @@ use std::{
 use agent_common::{
     catalogue::{POINTS, slot_of},
     pod::MAX_DELAY_NS,
-    rules::{ALWAYS, WHOLE},
 };
 
 use crate::{
@@ -23,7 +22,7 @@ use crate::{
         admit::{admit, known},
         asked::asked,
         force::{Asked, InForce},
-        spec::{Delay, Filters, Outcome, Spec},
+        spec::{Delay, Outcome, Spec},
         table::Subjects,
     },
 };
@@ -156,7 +155,7 @@ impl Session {
             return Ok(());
         }
         let asked = Asked {
-            spec: spec_of(rule),
+            spec: spec_of(&rule),
             subjects: Subjects::default(),
             functions: Vec::new(),
         };
@@ -297,20 +296,8 @@ impl Session {
 }
 
 /// What `set` and `set-blk` ask for.
-fn spec_of(rule: Rule) -> Spec {
-    Spec {
-        name: rule.name,
-        points: rule.points,
-        delay: Delay::Fixed { ns: rule.delay_ns },
-        filters: Filters::default(),
-        chance: ALWAYS,
-        every: 1,
-        for_ns: None,
-        ramp_ns: None,
-        max_hits: None,
-        cpu_budget: WHOLE,
-        cap_ns: MAX_DELAY_NS,
-        seed: 0,
-        abort_if: Vec::new(),
-    }
+fn spec_of(rule: &Rule) -> Spec {
+    let points: Vec<&str> = rule.points.iter().map(String::as_str).collect();
+    let delay = Delay::Fixed { ns: rule.delay_ns };
+    Spec::plain(&rule.name, &points, delay)
 }

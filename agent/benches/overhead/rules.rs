@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use agent_common::{
     catalogue::{Backend, slot_of},
-    rules::{ALWAYS, RULES, UNIFIED, WHOLE},
+    rules::{RULES, UNIFIED},
 };
 use anyhow::{Context as _, Result, anyhow};
 use iolag::{
@@ -14,7 +14,7 @@ use iolag::{
     plan,
     rules::{
         force::{Asked, InForce},
-        spec::{Delay, Filters, Spec},
+        spec::{Delay, Spec},
         table::{Cgroup, Subjects},
     },
 };
@@ -142,21 +142,8 @@ fn fill(
 }
 
 fn spec(point: &str, number: u32) -> Spec {
-    Spec {
-        name: format!("r{number}"),
-        points: vec![point.into()],
-        delay: Delay::Fixed { ns: 1_000_000 },
-        filters: Filters::default(),
-        chance: ALWAYS,
-        every: 1,
-        for_ns: None,
-        ramp_ns: None,
-        max_hits: None,
-        cpu_budget: WHOLE,
-        cap_ns: 1_000_000,
-        seed: 0,
-        abort_if: Vec::new(),
-    }
+    let delay = Delay::Fixed { ns: 1_000_000 };
+    Spec::plain(&format!("r{number}"), &[point], delay)
 }
 
 fn told(failure: Failure) -> anyhow::Error {

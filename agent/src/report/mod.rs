@@ -175,10 +175,7 @@ fn quantile_of(buckets: impl Iterator<Item = (u32, u64)>, total: u64, q: f64) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::{
-        distribution::{Distribution, Shape},
-        spec::Filters,
-    };
+    use crate::rules::distribution::{Distribution, Shape};
 
     fn histogram(values: &[u64]) -> Vec<u64> {
         let mut counts = vec![0; bucket::BUCKETS];
@@ -214,24 +211,11 @@ mod tests {
             jitter_ns: ns / 2,
             cap_ns: 1_000_000_000,
         };
-        let spec = Spec {
-            name: "r".into(),
-            points: vec!["vfs.read".into()],
-            delay: Delay::Drawn {
-                asked: String::new(),
-                quantiles: asked(5_000_000).quantiles().unwrap(),
-            },
-            filters: Filters::default(),
-            chance: 0,
-            every: 1,
-            for_ns: None,
-            ramp_ns: None,
-            max_hits: None,
-            cpu_budget: 1,
-            cap_ns: 1_000_000_000,
-            seed: 0,
-            abort_if: Vec::new(),
+        let delay = Delay::Drawn {
+            asked: String::new(),
+            quantiles: asked(5_000_000).quantiles().unwrap(),
         };
+        let spec = Spec::plain("r", &["vfs.read"], delay);
         let mean = Rule::of(&spec).delay_ns;
         assert!((4_950_000..=5_050_000).contains(&mean), "{mean}");
     }

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use agent_common::rules::{ALWAYS, WHOLE};
+use agent_common::{
+    pod::MAX_DELAY_NS,
+    rules::{ALWAYS, WHOLE},
+};
 use serde::{Deserialize, Serialize};
 
 /// Longest name of a rule.
@@ -45,6 +48,28 @@ pub struct Spec {
     /// Conditions on which all rules end, as they were written: `memory.oom > 0`.
     #[serde(default)]
     pub abort_if: Vec<String>,
+}
+
+impl Spec {
+    /// A rule for everybody, at each hit and without an end.
+    #[must_use]
+    pub fn plain(name: &str, points: &[&str], delay: Delay) -> Self {
+        Self {
+            name: name.into(),
+            points: points.iter().map(|point| (*point).into()).collect(),
+            delay,
+            filters: Filters::default(),
+            chance: ALWAYS,
+            every: 1,
+            for_ns: None,
+            ramp_ns: None,
+            max_hits: None,
+            cpu_budget: WHOLE,
+            cap_ns: MAX_DELAY_NS,
+            seed: 0,
+            abort_if: Vec::new(),
+        }
+    }
 }
 
 const fn always() -> u64 {

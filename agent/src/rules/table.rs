@@ -266,27 +266,16 @@ pub fn unreadable(control: &Control, offsets: &Offsets) -> Vec<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use agent_common::rules::{ALWAYS, UNIFIED};
+    use agent_common::rules::UNIFIED;
 
     use super::*;
-    use crate::rules::spec::Filters;
 
     fn placed(slots: &[u32], subjects: Subjects) -> Placed {
         Placed {
             spec: Spec {
-                name: "r".into(),
-                points: vec!["vfs.read".into()],
-                delay: Delay::Fixed { ns: 1000 },
-                filters: Filters::default(),
-                chance: ALWAYS,
-                every: 1,
                 for_ns: Some(5),
-                ramp_ns: None,
-                max_hits: None,
-                cpu_budget: WHOLE,
                 cap_ns: u64::MAX,
-                seed: 0,
-                abort_if: Vec::new(),
+                ..Spec::plain("r", &["vfs.read"], Delay::Fixed { ns: 1000 })
             },
             subjects,
             slots: slots.to_vec(),
