@@ -56,7 +56,9 @@ fn no_network() {
     let (lines, code) = end(&command.args(["--toolchain", "debian"]).output().unwrap());
     assert_eq!(code, Some(1), "{lines:?}");
     assert!(
-        lines[0].starts_with("error: failed to fetch Debian's package lists: no network ("),
+        lines[0].starts_with(
+            "error: failed to fetch Debian's package lists for bookworm: no network ("
+        ),
         "{lines:?}"
     );
     assert!(

@@ -6,9 +6,10 @@
 mod sources;
 mod status;
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -57,26 +58,45 @@ const NOT_UNPACKED: &[&str] = &[
     "./usr/lib/llvm-*/lib/*.a",
 ];
 
+/// Where a package comes from. Each has an apt state of its own, so that none changes what another resolves to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Suite {
+    /// Debian 12 with its updates.
+    Bookworm,
+    /// The same, and newer versions from its backports wherever there are any.
+    Backports,
+}
+
+impl Suite {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Backports => "bookworm-backports",
+        }
+    }
+}
+
 /// apt with a state of its own below the cache.
 pub struct Debian<'a> {
     cache: &'a Cache,
-    ready: Cell<bool>,
+    /// Whose package lists were fetched.
+    ready: RefCell<HashSet<Suite>>,
 }
 
 impl<'a> Debian<'a> {
     pub fn new(cache: &'a Cache) -> Self {
         Self {
             cache,
-            ready: Cell::new(false),
+            ready: RefCell::default(),
         }
     }
 
     /// Unpacks `packages`, with all that they depend on, below `dir`.
-    pub fn unpack(&self, packages: &[&str], dir: &Path) -> Result<()> {
-        self.refresh()?;
+    pub fn unpack(&self, suite: Suite, packages: &[&str], dir: &Path) -> Result<()> {
+        self.refresh(suite)?;
         let list = packages.join(" ");
         let plan = run(
-            self.apt("apt-get")
+            self.apt(suite, "apt-get")
                 .args(["install", "--no-install-recommends", "--print-uris", "-qq"])
                 .args(packages),
             &format!("resolve {list}"),
@@ -85,20 +105,20 @@ impl<'a> Debian<'a> {
         if names.is_empty() {
             bail!("failed to resolve {list}: apt names no package");
         }
-        self.fetch(&names, dir)
+        self.fetch(suite, &names, dir)
     }
 
     /// Unpacks one package, without what it depends on, below `dir`.
-    pub fn unpack_alone(&self, package: &str, dir: &Path) -> Result<()> {
-        self.refresh()?;
-        self.fetch(&[package], dir)
+    pub fn unpack_alone(&self, suite: Suite, package: &str, dir: &Path) -> Result<()> {
+        self.refresh(suite)?;
+        self.fetch(suite, &[package], dir)
     }
 
     /// The newest package whose name is `prefix`, digits and marks, `suffix`.
-    pub fn newest(&self, prefix: &str, suffix: &str) -> Result<String> {
-        self.refresh()?;
+    pub fn newest(&self, suite: Suite, prefix: &str, suffix: &str) -> Result<String> {
+        self.refresh(suite)?;
         let names = run(
-            self.apt("apt-cache").args(["pkgnames", prefix]),
+            self.apt(suite, "apt-cache").args(["pkgnames", prefix]),
             "list packages",
         )?;
         let newest = newest(&names, prefix, suffix);
@@ -110,12 +130,12 @@ impl<'a> Debian<'a> {
         })
     }
 
-    fn fetch(&self, names: &[&str], dir: &Path) -> Result<()> {
+    fn fetch(&self, suite: Suite, names: &[&str], dir: &Path) -> Result<()> {
         let archives = dir.join(".archives");
         fs::create_dir_all(&archives)
             .map_err(|error| cache::written(error, "failed to make a directory"))?;
         run_filling(
-            self.apt("apt-get")
+            self.apt(suite, "apt-get")
                 .current_dir(&archives)
                 .args(["download", "-qq"])
                 .args(names),
@@ -148,46 +168,59 @@ impl<'a> Debian<'a> {
     }
 
     /// Fetches the package lists, once in a run of ours: an older list may name files that the mirror dropped.
-    fn refresh(&self) -> Result<()> {
-        if self.ready.get() {
+    fn refresh(&self, suite: Suite) -> Result<()> {
+        if self.ready.borrow().contains(&suite) {
             return Ok(());
         }
-        let dir = self.cache.path("apt");
+        let dir = self.state(suite);
         let what = || format!("failed to prepare {}", dir.display());
         for sub in ["lists/partial", "archives/partial", "sources.d", "none"] {
             fs::create_dir_all(dir.join(sub)).map_err(|error| cache::written(error, &what()))?;
         }
         let installed = fs::read_to_string("/var/lib/dpkg/status").with_context(what)?;
-        self.cache.write("apt/status", &status::base(&installed))?;
-        self.cache.write(
-            "apt/sources.d/iolag.sources",
-            &sources::bookworm(Path::new("/etc/apt"))?,
+        let write = |name: &str, text: &str| {
+            self.cache
+                .write(&format!("apt/{}/{name}", suite.name()), text)
+        };
+        write("status", &status::base(&installed))?;
+        write(
+            "sources.d/iolag.sources",
+            &sources::of(suite, Path::new("/etc/apt"))?,
         )?;
-        self.cache.write("apt/apt.conf", &configuration(&dir))?;
+        write("apt.conf", &configuration(suite, &dir))?;
         run_filling(
-            self.apt("apt-get").args(["update", "-qq"]),
-            "fetch Debian's package lists",
+            self.apt(suite, "apt-get").args(["update", "-qq"]),
+            &format!("fetch Debian's package lists for {}", suite.name()),
             &dir,
         )?;
-        self.ready.set(true);
+        self.ready.borrow_mut().insert(suite);
         Ok(())
     }
 
-    fn apt(&self, program: &str) -> Command {
+    fn state(&self, suite: Suite) -> PathBuf {
+        self.cache.path("apt").join(suite.name())
+    }
+
+    fn apt(&self, suite: Suite, program: &str) -> Command {
         let mut command = Command::new(program);
         command
             .arg("-c")
-            .arg(self.cache.path("apt/apt.conf"))
+            .arg(self.state(suite).join("apt.conf"))
             .env("LC_ALL", "C");
         command
     }
 }
 
 /// apt.conf(5) of the private state. Read after the machine's own, whose proxies and keys stay in force.
-fn configuration(dir: &Path) -> String {
+fn configuration(suite: Suite, dir: &Path) -> String {
+    // In its own release apt would prefer a package's first version to its security updates.
+    let preferred = match suite {
+        Suite::Bookworm => String::new(),
+        Suite::Backports => format!("APT::Default-Release \"{}\";\n", suite.name()),
+    };
     let dir = dir.display();
     format!(
-        r#"Dir::State::status "{dir}/status";
+        r#"{preferred}Dir::State::status "{dir}/status";
 Dir::State::lists "{dir}/lists";
 Dir::Cache::archives "{dir}/archives";
 Dir::Cache::pkgcache "";

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use super::Suite;
 use crate::explain::explained;
 
 /// One source: a mirror, its suites, and how apt is to trust it.
@@ -17,8 +18,9 @@ struct Source {
     trusted: bool,
 }
 
-/// The sources of Debian 12 that are named below `etc_apt`, as a deb822 file of their main component.
-pub fn bookworm(etc_apt: &Path) -> Result<String> {
+/// The sources of `suite`, as a deb822 file of their main component: those that are named below `etc_apt`, and for
+/// backports the same mirror, which has them beside Debian 12.
+pub fn of(suite: Suite, etc_apt: &Path) -> Result<String> {
     let mut files = vec![etc_apt.join("sources.list")];
     if let Ok(entries) = fs::read_dir(etc_apt.join("sources.list.d")) {
         files.extend(entries.flatten().map(|entry| entry.path()));
@@ -35,7 +37,10 @@ pub fn bookworm(etc_apt: &Path) -> Result<String> {
             _ => {}
         }
     }
-    let stanzas: String = found.iter().filter_map(stanza).collect();
+    let stanzas: String = found
+        .iter()
+        .filter_map(|source| stanza(suite, source))
+        .collect();
     if stanzas.is_empty() {
         return Err(explained(
             format!(
@@ -49,14 +54,14 @@ pub fn bookworm(etc_apt: &Path) -> Result<String> {
 }
 
 /// The deb822 stanza of a source, if it serves a suite that we read.
-fn stanza(source: &Source) -> Option<String> {
+fn stanza(suite: Suite, source: &Source) -> Option<String> {
     let ours = |suite: &&String| {
         matches!(
             suite.as_str(),
             "bookworm" | "bookworm-updates" | "bookworm-security"
         )
     };
-    let suites: Vec<&str> = source
+    let mut suites: Vec<&str> = source
         .suites
         .iter()
         .filter(ours)
@@ -64,6 +69,9 @@ fn stanza(source: &Source) -> Option<String> {
         .collect();
     if suites.is_empty() {
         return None;
+    }
+    if suite == Suite::Backports && suites.contains(&"bookworm") {
+        suites.push("bookworm-backports");
     }
     let mut text = format!(
         "Types: deb\nURIs: {}\nSuites: {}\nComponents: main\n",
@@ -160,7 +168,7 @@ mod tests {
         let sources = deb822(text);
         assert_eq!(sources.len(), 1);
         assert_eq!(
-            stanza(&sources[0]).unwrap(),
+            stanza(Suite::Bookworm, &sources[0]).unwrap(),
             "Types: deb\nURIs: http://mirror.test/debian\nSuites: bookworm bookworm-updates\nComponents: main\n\
              Signed-By: /usr/share/keyrings/k.gpg\n\n"
         );
@@ -170,7 +178,7 @@ mod tests {
     fn a_key_of_many_lines_survives() {
         let text = "Types: deb\nURIs: http://m.test\nSuites: bookworm\nComponents: main\nSigned-By:\n -----BEGIN\n .\n x\n";
         assert!(
-            stanza(&deb822(text)[0])
+            stanza(Suite::Bookworm, &deb822(text)[0])
                 .unwrap()
                 .contains("Signed-By: \n -----BEGIN\n .\n x\n")
         );
@@ -189,12 +197,32 @@ mod tests {
     }
 
     #[test]
+    fn backports_come_from_the_mirror_of_debian_12() {
+        let security = one_line("deb http://m.test/security bookworm-security main").unwrap();
+        let main = one_line("deb http://m.test/debian bookworm main").unwrap();
+        let suites = |source| {
+            let text = stanza(Suite::Backports, source).unwrap();
+            text.lines()
+                .find_map(|line| line.strip_prefix("Suites: "))
+                .unwrap()
+                .to_owned()
+        };
+        assert_eq!(suites(&main), "bookworm bookworm-backports");
+        assert_eq!(suites(&security), "bookworm-security");
+    }
+
+    #[test]
     fn other_suites_are_left_alone() {
         assert_eq!(
-            stanza(&one_line("deb http://m.test trixie main").unwrap()),
+            stanza(
+                Suite::Bookworm,
+                &one_line("deb http://m.test trixie main").unwrap()
+            ),
             None
         );
-        let error = bookworm(Path::new("/nonexistent")).unwrap_err().to_string();
+        let error = of(Suite::Bookworm, Path::new("/nonexistent"))
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains("no source below /nonexistent names bookworm"),
             "{error}"

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::Setup;
 use crate::cache::{Cache, remove, written};
+use crate::debian::Suite;
 use crate::process::run;
 
 /// A kernel that the tests run on.
@@ -64,11 +65,13 @@ impl Kernel {
 
     pub fn install(&self, setup: &Setup) -> Result<()> {
         let (begin, end) = self.package;
-        let package = setup.debian.newest(begin, end)?;
+        let package = setup.debian.newest(Suite::Bookworm, begin, end)?;
         setup.cache.make(&self.dir(), &self.recipe(), |dir| {
             let unpacked = dir.join("unpacked");
             fs::create_dir_all(&unpacked)?;
-            setup.debian.unpack_alone(&package, &unpacked)?;
+            setup
+                .debian
+                .unpack_alone(Suite::Bookworm, &package, &unpacked)?;
             keep_boot_files(&unpacked, dir)?;
             keep_modules(
                 &unpacked.join("lib/modules"),

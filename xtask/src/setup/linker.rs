@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use super::Setup;
 use super::tools::libraries;
 use crate::cache::{Cache, remove};
+use crate::debian::Suite;
 use crate::process::run;
 
 pub const VERSION: &str = "0.13.0";
@@ -27,6 +28,7 @@ pub fn install(setup: &Setup) -> Result<()> {
     setup.cache.make(DIR, RECIPE, |dir| {
         let llvm = dir.join("llvm");
         setup.debian.unpack(
+            Suite::Bookworm,
             &[&format!("llvm-{LLVM}-dev"), "libzstd-dev", "zlib1g-dev"],
             &llvm,
         )?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::{Setup, Source, linker, tools};
+use crate::debian::Suite;
 use crate::process::run_within;
 
 /// The nightly that rustup is asked for: of Rust 1.97, with LLVM 22.
@@ -126,7 +127,7 @@ fn toolchains() -> Option<PathBuf> {
 /// Debian's packages, as a toolchain that rustup can run.
 fn from_debian(setup: &Setup) -> Result<()> {
     setup.cache.make(DIR, RECIPE, |dir| {
-        setup.debian.unpack(PACKAGES, dir)?;
+        setup.debian.unpack(Suite::Bookworm, PACKAGES, dir)?;
         link_toolchain(dir, &setup.cache.path(DIR)).context("failed to lay out the eBPF toolchain")
     })?;
     let mut rustup = Command::new("rustup");

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::Setup;
 use crate::cache::remove;
+use crate::debian::Suite;
 use crate::process::run;
 
 /// Where Debian's packages have shared libraries; librbd, which fio loads, finds those of Ceph by absolute path only.
@@ -25,6 +26,7 @@ pub fn libraries(prefix: &Path) -> Vec<PathBuf> {
 pub struct Tools {
     /// The directory in the cache.
     dir: &'static str,
+    suite: Suite,
     packages: &'static [&'static str],
     /// Name and path below the directory.
     programs: &'static [(&'static str, &'static str)],
@@ -36,14 +38,19 @@ pub struct Tools {
 
 pub const FIO: Tools = Tools {
     dir: "fio",
+    suite: Suite::Bookworm,
     packages: &["fio"],
     programs: &[("fio", "usr/bin/fio")],
     version: "--version",
     arguments: "",
 };
 
+/// Not Debian 12's 7.2: before 8.1, a CPU may go on with translated code that another CPU has patched, and a kernel
+/// that switches a tracepoint on or off then dies of a breakpoint that is gone ("Oops: int3", once in some hundred
+/// boots).
 pub const QEMU: Tools = Tools {
     dir: "qemu",
+    suite: Suite::Backports,
     packages: &["qemu-system-x86"],
     programs: &[("qemu-system-x86_64", "usr/bin/qemu-system-x86_64")],
     version: "--version",
@@ -53,6 +60,7 @@ pub const QEMU: Tools = Tools {
 /// What makes the disk of the virtual machine, and what unpacks its kernel modules.
 pub const DISK: Tools = Tools {
     dir: "disk-tools",
+    suite: Suite::Bookworm,
     packages: &["e2fsprogs", "xz-utils"],
     programs: &[("mke2fs", "sbin/mke2fs"), ("xz", "usr/bin/xz")],
     version: "-V",
@@ -62,6 +70,7 @@ pub const DISK: Tools = Tools {
 /// Tools that measure what our probes measure; `cargo xtask bench cost` alone needs them.
 pub const PEERS: Tools = Tools {
     dir: "libbpf-tools",
+    suite: Suite::Bookworm,
     packages: &["libbpf-tools"],
     programs: &[
         ("biolatency", "usr/sbin/biolatency"),
@@ -86,7 +95,7 @@ impl Tools {
     pub fn install(&self, setup: &Setup) -> Result<()> {
         let recipe = self.recipe();
         setup.cache.make(self.dir, &recipe, |dir| {
-            setup.debian.unpack(self.packages, dir)
+            setup.debian.unpack(self.suite, self.packages, dir)
         })?;
         let finished = self.finish(setup);
         if finished.is_err() {
@@ -111,7 +120,7 @@ impl Tools {
     }
 
     fn recipe(&self) -> String {
-        format!("2 {:?} {}", self.packages, self.arguments)
+        format!("3 {:?} {:?} {}", self.suite, self.packages, self.arguments)
     }
 }
 
