@@ -9,7 +9,11 @@ use std::{fs, process::Stdio};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::{cache::Cache, setup, workspace};
+use crate::{
+    cache::Cache,
+    setup::{self, Kernels},
+    workspace,
+};
 
 const PAGE: &str = "docs/overhead.md";
 
@@ -53,7 +57,7 @@ impl What {
 /// The command.
 pub fn command(args: &Args) -> Result<()> {
     let cache = Cache::locate()?;
-    setup::ensure(&cache)?;
+    setup::ensure(&cache, Kernels::Usual)?;
     let part = match args.what {
         What::Points => points::measure(&cache)?,
         What::Rules => rules::measure()?,

@@ -15,7 +15,6 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::cache::{self, Cache, remove};
-use crate::explain::explained;
 use crate::process::{run, run_filling};
 
 /// What we never unpack though something depends on it: the host has it (a C compiler), or nothing that we run
@@ -65,6 +64,10 @@ pub enum Suite {
     Bookworm,
     /// The same, and newer versions from its backports wherever there are any.
     Backports,
+    /// Debian 11, of which we take kernels only; so of the next.
+    Bullseye,
+    /// What is backported to Debian 13.
+    TrixieBackports,
 }
 
 impl Suite {
@@ -72,6 +75,8 @@ impl Suite {
         match self {
             Self::Bookworm => "bookworm",
             Self::Backports => "bookworm-backports",
+            Self::Bullseye => "bullseye",
+            Self::TrixieBackports => "trixie-backports",
         }
     }
 }
@@ -108,26 +113,20 @@ impl<'a> Debian<'a> {
         self.fetch(suite, &names, dir)
     }
 
-    /// Unpacks one package, without what it depends on, below `dir`.
-    pub fn unpack_alone(&self, suite: Suite, package: &str, dir: &Path) -> Result<()> {
+    /// Unpacks packages, without what they depend on, below `dir`.
+    pub fn unpack_alone(&self, suite: Suite, packages: &[&str], dir: &Path) -> Result<()> {
         self.refresh(suite)?;
-        self.fetch(suite, &[package], dir)
+        self.fetch(suite, packages, dir)
     }
 
-    /// The newest package whose name is `prefix`, digits and marks, `suffix`.
-    pub fn newest(&self, suite: Suite, prefix: &str, suffix: &str) -> Result<String> {
+    /// All packages whose names begin so.
+    pub fn names(&self, suite: Suite, prefix: &str) -> Result<Vec<String>> {
         self.refresh(suite)?;
         let names = run(
             self.apt(suite, "apt-cache").args(["pkgnames", prefix]),
             "list packages",
         )?;
-        let newest = newest(&names, prefix, suffix);
-        newest.map(str::to_owned).ok_or_else(|| {
-            explained(
-                format!("failed to find a package {prefix}*{suffix}: this machine's apt mirror has none"),
-                "see that /etc/apt names the suites bookworm, bookworm-updates and bookworm-security",
-            )
-        })
+        Ok(names.lines().map(str::to_owned).collect())
     }
 
     fn fetch(&self, suite: Suite, names: &[&str], dir: &Path) -> Result<()> {
@@ -215,8 +214,8 @@ impl<'a> Debian<'a> {
 fn configuration(suite: Suite, dir: &Path) -> String {
     // In its own release apt would prefer a package's first version to its security updates.
     let preferred = match suite {
-        Suite::Bookworm => String::new(),
         Suite::Backports => format!("APT::Default-Release \"{}\";\n", suite.name()),
+        _ => String::new(),
     };
     let dir = dir.display();
     format!(
@@ -280,24 +279,6 @@ fn unpack_archive(deb: &Path, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn newest<'a>(names: &'a str, prefix: &str, suffix: &str) -> Option<&'a str> {
-    names
-        .lines()
-        .filter_map(|name| Some((name, name.strip_prefix(prefix)?.strip_suffix(suffix)?)))
-        .filter(|(_, version)| {
-            version
-                .chars()
-                .all(|c| !c.is_ascii_alphabetic() || version.contains("+deb"))
-        })
-        .max_by_key(|(_, version)| {
-            let numbers = version
-                .split(|c: char| !c.is_ascii_digit())
-                .filter_map(|part| part.parse::<u64>().ok());
-            numbers.collect::<Vec<_>>()
-        })
-        .map(|(name, _)| name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,22 +289,5 @@ mod tests {
                     'http://mirror/b' python3.11_3.11.2_amd64.deb 1 SHA256:0\n\
                     'http://mirror/c' libaio1_0.3_amd64.deb 1 SHA256:0\n";
         assert_eq!(planned(plan), ["fio", "libaio1"]);
-    }
-
-    #[test]
-    fn the_newest_kernel_is_found_by_number() {
-        let names = "linux-image-6.1.0-9-cloud-amd64\nlinux-image-6.1.0-50-cloud-amd64\n\
-                     linux-image-6.1.0-56-rt-amd64\nlinux-image-6.1.0-51-cloud-amd64-unsigned\n";
-        assert_eq!(
-            newest(names, "linux-image-6.1.0-", "-cloud-amd64"),
-            Some("linux-image-6.1.0-50-cloud-amd64")
-        );
-        let names = "linux-image-6.12-cloud-amd64\nlinux-image-6.12.99+deb12-cloud-amd64\n\
-                     linux-image-6.12.117+deb12-cloud-amd64\nlinux-image-6.12.118+deb12-rt-amd64\n";
-        assert_eq!(
-            newest(names, "linux-image-6.12.", "-cloud-amd64"),
-            Some("linux-image-6.12.117+deb12-cloud-amd64")
-        );
-        assert_eq!(newest(names, "linux-image-7.", "-cloud-amd64"), None);
     }
 }

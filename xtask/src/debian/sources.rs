@@ -18,8 +18,8 @@ struct Source {
     trusted: bool,
 }
 
-/// The sources of `suite`, as a deb822 file of their main component: those that are named below `etc_apt`, and for
-/// backports the same mirror, which has them beside Debian 12.
+/// The sources of `suite`, as a deb822 file of their main component: those of Debian 12 that are named below `etc_apt`;
+/// for other suites the same mirrors, which have them beside it.
 pub fn of(suite: Suite, etc_apt: &Path) -> Result<String> {
     let mut files = vec![etc_apt.join("sources.list")];
     if let Ok(entries) = fs::read_dir(etc_apt.join("sources.list.d")) {
@@ -70,8 +70,27 @@ fn stanza(suite: Suite, source: &Source) -> Option<String> {
     if suites.is_empty() {
         return None;
     }
-    if suite == Suite::Backports && suites.contains(&"bookworm") {
-        suites.push("bookworm-backports");
+    // A mirror has its suites side by side, as the security archive has its own.
+    let (main, security) = (
+        suites.contains(&"bookworm"),
+        suites.contains(&"bookworm-security"),
+    );
+    match suite {
+        Suite::Bookworm => {}
+        Suite::Backports if main => suites.push("bookworm-backports"),
+        Suite::Backports => {}
+        Suite::Bullseye => {
+            suites.clear();
+            suites.extend(main.then_some("bullseye"));
+            suites.extend(security.then_some("bullseye-security"));
+        }
+        Suite::TrixieBackports => {
+            suites.clear();
+            suites.extend(main.then_some("trixie-backports"));
+        }
+    }
+    if suites.is_empty() {
+        return None;
     }
     let mut text = format!(
         "Types: deb\nURIs: {}\nSuites: {}\nComponents: main\n",
@@ -197,18 +216,28 @@ mod tests {
     }
 
     #[test]
-    fn backports_come_from_the_mirror_of_debian_12() {
+    fn other_suites_come_from_the_mirrors_of_debian_12() {
         let security = one_line("deb http://m.test/security bookworm-security main").unwrap();
         let main = one_line("deb http://m.test/debian bookworm main").unwrap();
-        let suites = |source| {
-            let text = stanza(Suite::Backports, source).unwrap();
-            text.lines()
-                .find_map(|line| line.strip_prefix("Suites: "))
-                .unwrap()
-                .to_owned()
+        let suites = |suite, source| {
+            let text = stanza(suite, source)?;
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("Suites: "))?;
+            Some(line.to_owned())
         };
-        assert_eq!(suites(&main), "bookworm bookworm-backports");
-        assert_eq!(suites(&security), "bookworm-security");
+        for (suite, of_main, of_security) in [
+            (
+                Suite::Backports,
+                "bookworm bookworm-backports",
+                Some("bookworm-security"),
+            ),
+            (Suite::Bullseye, "bullseye", Some("bullseye-security")),
+            (Suite::TrixieBackports, "trixie-backports", None),
+        ] {
+            assert_eq!(suites(suite, &main).as_deref(), Some(of_main));
+            assert_eq!(suites(suite, &security).as_deref(), of_security);
+        }
     }
 
     #[test]

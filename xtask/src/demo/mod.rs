@@ -17,7 +17,7 @@ use iolag_tests::demo::Demo;
 
 use crate::build;
 use crate::cache::Cache;
-use crate::setup;
+use crate::setup::{self, Kernels};
 
 /// Steps before those of [`Demo::run`].
 const FIRST: usize = 2;
@@ -25,7 +25,7 @@ const FIRST: usize = 2;
 /// The command.
 pub fn command() -> Result<()> {
     let cache = Cache::locate()?;
-    setup::ensure(&cache)?;
+    setup::ensure(&cache, Kernels::Usual)?;
     let steps = Steps::default();
     steps.next("build iolag");
     let built = build::build()?;

@@ -34,6 +34,33 @@ pub struct Args {
     /// Where the compiler for eBPF comes from
     #[arg(long, value_enum, default_value_t)]
     toolchain: Source,
+    /// Also the kernels that only `cargo xtask test --all-kernels` boots
+    #[arg(long)]
+    all_kernels: bool,
+}
+
+/// Which kernels of [`KERNELS`] are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernels<'a> {
+    Usual,
+    All,
+    /// By name.
+    These(&'a [String]),
+}
+
+impl Kernels<'_> {
+    /// All, or the usual ones.
+    pub fn all_if(all: bool) -> Self {
+        if all { Self::All } else { Self::Usual }
+    }
+
+    pub fn contains(&self, kernel: &Kernel) -> bool {
+        match self {
+            Self::Usual => kernel.usual,
+            Self::All => true,
+            Self::These(names) => names.iter().any(|name| name == kernel.name),
+        }
+    }
 }
 
 /// Where the compiler for eBPF comes from.
@@ -51,6 +78,7 @@ pub struct Setup<'a> {
     cache: &'a Cache,
     platform: Platform,
     source: Source,
+    kernels: Kernels<'a>,
     debian: Debian<'a>,
 }
 
@@ -83,7 +111,7 @@ impl Step {
     }
 }
 
-fn steps() -> Vec<Step> {
+fn steps(kernels: Kernels) -> Vec<Step> {
     let mut steps = vec![
         Step::new("eBPF toolchain", 1000, toolchain::check, toolchain::install),
         Step::new(
@@ -105,7 +133,7 @@ fn steps() -> Vec<Step> {
             |setup| tools::DISK.install(setup),
         ),
     ];
-    for kernel in KERNELS {
+    for kernel in KERNELS.iter().filter(|kernel| kernels.contains(kernel)) {
         let name = format!("kernel {}", kernel.name);
         steps.push(Step::new(
             name,
@@ -127,7 +155,8 @@ fn steps() -> Vec<Step> {
 /// The command.
 pub fn command(args: &Args) -> Result<()> {
     let cache = Cache::locate()?;
-    let setup = Setup::new(&cache, args.toolchain);
+    let kernels = Kernels::all_if(args.all_kernels);
+    let setup = Setup::new(&cache, args.toolchain, kernels);
     if args.check {
         setup.report()
     } else {
@@ -136,13 +165,13 @@ pub fn command(args: &Args) -> Result<()> {
 }
 
 /// Brings what is missing, for commands that need it; says nothing if nothing is.
-pub fn ensure(cache: &Cache) -> Result<()> {
-    Setup::new(cache, Source::Auto).run(false)
+pub fn ensure(cache: &Cache, kernels: Kernels) -> Result<()> {
+    Setup::new(cache, Source::Auto, kernels).run(false)
 }
 
 /// Brings the tools that our probes are compared with, and returns the directory that has them.
 pub fn peers(cache: &Cache) -> Result<PathBuf> {
-    let setup = Setup::new(cache, Source::Auto);
+    let setup = Setup::new(cache, Source::Auto, Kernels::Usual);
     if setup.platform != Platform::Bookworm {
         return elsewhere::peers(&setup);
     }
@@ -170,11 +199,12 @@ pub fn ebpf_environment(cache: &Cache) -> Result<(String, std::ffi::OsString)> {
 }
 
 impl<'a> Setup<'a> {
-    fn new(cache: &'a Cache, source: Source) -> Self {
+    fn new(cache: &'a Cache, source: Source, kernels: Kernels<'a>) -> Self {
         Self {
             cache,
             platform: Platform::detect(),
             source,
+            kernels,
             debian: Debian::new(cache),
         }
     }
@@ -185,7 +215,7 @@ impl<'a> Setup<'a> {
         if self.platform != Platform::Bookworm {
             return elsewhere::report(self);
         }
-        for step in steps() {
+        for step in steps(self.kernels) {
             match (step.check)(self) {
                 Some(found) => row("ok", &step.name, &found),
                 None => {
@@ -210,7 +240,7 @@ impl<'a> Setup<'a> {
         }
         let todo = |step: &Step| (step.check)(self).is_none();
         let _lock = self.cache.lock()?;
-        let steps = steps();
+        let steps = steps(self.kernels);
         // On behalf of another command, stdout is for that command's result.
         let say = if verbose { row } else { progress };
         if steps.iter().any(todo) {

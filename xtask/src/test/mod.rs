@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use crate::build::{self, Built};
 use crate::cache::Cache;
 use crate::process::run;
-use crate::setup;
+use crate::setup::{self, Kernels};
 use crate::vm::{self, Counts};
 use crate::workspace;
 
@@ -46,7 +46,7 @@ impl Args {
 pub fn command(args: &Args) -> Result<()> {
     let mut stages = Stages::default();
     let cache = Cache::locate()?;
-    stages.required("set-up", || setup::ensure(&cache))?;
+    stages.required("set-up", || setup::ensure(&cache, Kernels::Usual))?;
     stages.check("format", || cargo(&["fmt", "--all", "--check"]));
     stages.check("clippy", clippy);
     let (toolchain, path) = setup::ebpf_environment(&cache)?;
@@ -66,7 +66,7 @@ pub fn command(args: &Args) -> Result<()> {
             "they need root: sudo -E cargo xtask test",
         );
     }
-    match args.vm_skip(vm::missing_kernel(&cache)) {
+    match args.vm_skip(vm::missing_kernel(&cache, Kernels::Usual)) {
         Some(reason) => stages.skip("VM tests", &reason),
         None => {
             stages.count("VM tests", || vm::run_default(&cache, &built, args.full));

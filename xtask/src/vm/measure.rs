@@ -8,17 +8,16 @@ use anyhow::{Context, Result, bail};
 
 use super::accelerator::Accelerator;
 use super::machine::Machine;
-use super::{disk, initramfs, logs, qemu};
+use super::{disk, initramfs, logs, newest, qemu};
 use crate::build::Built;
 use crate::cache::Cache;
-use crate::setup::KERNELS;
 
 /// As long as a machine of the tests may take.
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs `bench` on the newest kernel; its rows and the kernel's name.
 pub fn measure(cache: &Cache, built: &Built, bench: &Path) -> Result<(String, &'static str)> {
-    let kernel = KERNELS.last().context("failed to find a kernel")?;
+    let kernel = newest();
     let dir = kernel
         .installed(cache)
         .with_context(|| format!("failed to find kernel {}", kernel.name))?;

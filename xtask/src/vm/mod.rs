@@ -18,7 +18,7 @@ use crate::build::{self, Built};
 use crate::cache::Cache;
 use crate::explain::{explained, host_cannot};
 use crate::process::run;
-use crate::setup::{self, KERNELS, Kernel};
+use crate::setup::{self, KERNELS, Kernel, Kernels};
 use crate::workspace;
 
 use console::Outcome;
@@ -34,9 +34,12 @@ const FIGURES_LIMIT: Duration = Duration::from_secs(300);
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The kernel to boot; may be given several times [default: all]
+    /// The kernel to boot; may be given several times [default: the usual ones]
     #[arg(long, value_name = "NAME")]
     kernel: Vec<String>,
+    /// All kernels that are known
+    #[arg(long, conflicts_with = "kernel")]
+    all_kernels: bool,
     /// Ends a machine that takes longer
     #[arg(long, value_name = "SECONDS", default_value_t = LIMIT_S)]
     timeout: u64,
@@ -76,9 +79,14 @@ impl std::fmt::Display for Counts {
 pub fn command(args: &Args) -> Result<()> {
     let cache = Cache::locate()?;
     check_kernels(&args.kernel)?;
-    setup::ensure(&cache)?;
+    let kernels = match args.kernel.as_slice() {
+        [] => Kernels::all_if(args.all_kernels),
+        names => Kernels::These(names),
+    };
+    setup::ensure(&cache, kernels)?;
     let built = build::build()?;
-    let counts = run_all(&cache, &built, args)?;
+    let limit = Duration::from_secs(args.timeout);
+    let counts = run_all(&cache, &built, kernels, &args.tests, limit)?;
     println!("{counts}");
     if counts.failed > 0 {
         bail!(
@@ -90,30 +98,24 @@ pub fn command(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The first kernel that set-up did not bring.
-pub fn missing_kernel(cache: &Cache) -> Option<&'static str> {
+/// The first of these kernels that set-up did not bring.
+pub fn missing_kernel(cache: &Cache, kernels: Kernels) -> Option<&'static str> {
     KERNELS
         .iter()
+        .filter(|kernel| kernels.contains(kernel))
         .find(|kernel| kernel.installed(cache).is_none())
         .map(|kernel| kernel.name)
 }
 
-/// Runs all tests on all kernels, or those that are quick.
+/// Runs all tests on the usual kernels, or those that are quick.
 pub fn run_default(cache: &Cache, built: &Built, full: bool) -> Result<Counts> {
     let tests = if full {
         Vec::new()
     } else {
         list(&built.vm_tests, &["--quick"])?
     };
-    run_all(
-        cache,
-        built,
-        &Args {
-            kernel: Vec::new(),
-            timeout: LIMIT_S,
-            tests,
-        },
-    )
+    let limit = Duration::from_secs(LIMIT_S);
+    run_all(cache, built, Kernels::Usual, &tests, limit)
 }
 
 fn list(program: &Path, which: &[&str]) -> Result<Vec<String>> {
@@ -122,17 +124,20 @@ fn list(program: &Path, which: &[&str]) -> Result<Vec<String>> {
     Ok(list.lines().map(str::to_owned).collect())
 }
 
-fn run_all(cache: &Cache, built: &Built, args: &Args) -> Result<Counts> {
-    check_tests(&built.vm_tests, &args.tests)?;
+fn run_all(
+    cache: &Cache,
+    built: &Built,
+    kernels: Kernels,
+    tests: &[String],
+    limit: Duration,
+) -> Result<Counts> {
+    check_tests(&built.vm_tests, tests)?;
     let mut counts = Counts::default();
     // One after the other: two emulated machines at a time get half a CPU each, and the tests measure times.
-    for kernel in KERNELS {
-        if !args.kernel.is_empty() && !args.kernel.iter().any(|name| name == kernel.name) {
-            continue;
-        }
+    for kernel in KERNELS.iter().filter(|kernel| kernels.contains(kernel)) {
         let start = Instant::now();
-        let machine = machine(cache, built, kernel, &args.tests)?;
-        let outcome = machine.run(Duration::from_secs(args.timeout), true)?;
+        let machine = machine(cache, built, kernel, tests)?;
+        let outcome = machine.run(limit, true)?;
         counts += count(kernel.name, &outcome, start.elapsed());
     }
     Ok(counts)
@@ -156,9 +161,10 @@ pub fn figures(cache: &Cache, built: &Built, test: &str) -> Result<String> {
     })
 }
 
-/// The newest kernel that set-up brings.
+/// The newest kernel that set-up brings unasked.
 pub fn newest() -> &'static Kernel {
-    KERNELS.last().expect("there is a kernel")
+    let mut usual = KERNELS.iter().filter(|kernel| kernel.usual);
+    usual.next_back().expect("there is a kernel")
 }
 
 fn machine(cache: &Cache, built: &Built, kernel: &Kernel, tests: &[String]) -> Result<Machine> {
