@@ -52,6 +52,7 @@ offsets! {
     mount_parent: "mount" "mnt_parent";
     mount_point: "mount" "mnt_mountpoint";
     task_files: "task_struct" "files";
+    task_stack: "task_struct" "stack";
     task_group: "task_struct" "tgid";
     task_flags: "task_struct" "flags";
     task_memory: "task_struct" "mm";

@@ -34,6 +34,16 @@ pub fn distance(to: *const u8, from: *const u8) -> u64 {
     distance
 }
 
+/// Adds, whatever other CPUs do.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+pub fn add(word: *mut u64, value: u64) {
+    // SAFETY: one atomic addition to a word that the caller owns a pointer to; the verifier checks the pointer.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({1} + 0) += {0}", in(reg) value, in(reg) word);
+    }
+}
+
 /// Adds and returns what was there before, on whatever CPU: since Linux 5.12. `AtomicU64` has it not on this target.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]

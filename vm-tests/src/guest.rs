@@ -52,7 +52,7 @@ pub fn mount_all() -> Result<()> {
 /// Loads the disk's driver and mounts the disk.
 pub fn mount_disk() -> Result<()> {
     // Built in on some kernels, then there is no file and nothing to do.
-    for module in ["virtio_pci", "virtio_blk", "ext4"] {
+    for module in ["virtio_pci", "virtio_blk", "crc32c_generic", "ext4"] {
         if fs::exists(format!("{MODULES}/{module}.ko"))? {
             load_module(module, "")?;
         }

@@ -1,25 +1,25 @@
 //! Which rules a task's cgroups satisfy, with all their ancestors.
 
-use core::ffi::c_void;
-
 use agent_common::{
     offsets::Offsets,
-    rules::{CGROUPS as PLACES, CgroupRules, Control, Kind, Set, UNIFIED, Wanted},
+    rules::{CGROUPS as PLACES, CgroupRules, Control, HIERARCHIES, Kind, Set, UNIFIED, Wanted},
 };
 use aya_ebpf::{
-    helpers::{bpf_get_current_cgroup_id, bpf_get_current_task, generated::bpf_loop},
+    helpers::{bpf_get_current_cgroup_id, bpf_get_current_task},
     macros::map,
     maps::PerCpuArray,
 };
 
-use crate::{
+use super::{
     CONTROL,
     filters::wanted,
     kernel::{field, offsets},
+    repeat::{Round, repeat},
 };
+use crate::BOUNDED;
 
 /// Levels of a hierarchy that are asked.
-const LEVELS: u32 = 64;
+const LEVELS: u32 = if BOUNDED { 32 } else { 64 };
 /// Bit of `task_struct.flags` (`include/linux/sched.h`).
 const PF_KTHREAD: u32 = 0x0020_0000;
 
@@ -30,6 +30,8 @@ static CGROUPS: PerCpuArray<CgroupRules> = PerCpuArray::with_max_entries(PLACES 
 
 /// The current task in all hierarchies that rules name.
 struct Task {
+    /// Place of the next hierarchy.
+    place: u64,
     /// Its `struct css_set`.
     set: u64,
     /// The cgroup for which it submits a request, if that is another's.
@@ -52,46 +54,51 @@ pub fn remembered(control: &Control) -> Option<Set> {
 /// The rules that the current task satisfies by its cgroups. A kernel thread that submits `bio` does so for the
 /// cgroup that the kernel noted there.
 #[inline(always)]
-pub fn current(control: &Control, offsets: &Offsets, bio: u64) -> Set {
+pub fn current(offsets: &Offsets, bio: u64) -> Set {
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task() };
     let policy: u64 = field(field(bio, offsets.bio_group), offsets.group_policy);
     let by_kernel = u64::from(field::<u32>(task, offsets.task_flags) & PF_KTHREAD != 0);
     let mut task = Task {
+        place: 0,
         set: field(task, offsets.task_cgroups),
         // Of no `bio` nothing is read.
         behalf: field::<u64>(policy, offsets.policy_cgroup) & by_kernel.wrapping_neg(),
         found: 0,
     };
-    let count = control.hierarchies as u32;
-    // SAFETY: `hierarchy` has the type that bpf_loop calls, and `task` outlives the call.
-    unsafe { bpf_loop(count, hierarchy as *mut c_void, (&raw mut task).cast(), 0) };
+    repeat::<(), _>(HIERARCHIES as u32, &mut task);
     task.found
 }
 
-/// One hierarchy: 1 ends the loop.
-unsafe extern "C" fn hierarchy(place: u64, task: *mut c_void) -> i64 {
-    // SAFETY: bpf_loop passes on the pointer that `current` gave it: a live `Task` on its stack.
-    let task = unsafe { &mut *task.cast::<Task>() };
-    let (Some(control), Some(offsets)) = (CONTROL.get(0), offsets()) else {
-        return 1;
-    };
-    let Some(hierarchy) = control.hierarchy.get(place as usize).copied() else {
-        return 1;
-    };
-    let cgroup = if task.behalf != 0 && hierarchy == control.block_hierarchy {
-        task.behalf
-    } else if hierarchy == UNIFIED {
-        field(task.set, offsets.set_unified)
-    } else {
-        let css: u64 = field(
-            task.set,
-            offsets.set_controllers.wrapping_add(hierarchy * 8),
-        );
-        field(css, offsets.css_cgroup)
-    };
-    task.found |= member(control, offsets, place, cgroup);
-    0
+/// One hierarchy.
+impl Round<()> for Task {
+    #[inline(always)]
+    fn round(&mut self) -> bool {
+        let (Some(control), Some(offsets)) = (CONTROL.get(0), offsets()) else {
+            return true;
+        };
+        let place = self.place;
+        self.place += 1;
+        if place >= control.hierarchies {
+            return true;
+        }
+        let Some(hierarchy) = control.hierarchy.get(place as usize).copied() else {
+            return true;
+        };
+        let cgroup = if self.behalf != 0 && hierarchy == control.block_hierarchy {
+            self.behalf
+        } else if hierarchy == UNIFIED {
+            field(self.set, offsets.set_unified)
+        } else {
+            let css: u64 = field(
+                self.set,
+                offsets.set_controllers.wrapping_add(hierarchy * 8),
+            );
+            field(css, offsets.css_cgroup)
+        };
+        self.found |= member(control, offsets, place, cgroup);
+        false
+    }
 }
 
 /// What was found out of a cgroup since the rules changed.
@@ -114,8 +121,7 @@ fn member(control: &Control, offsets: &Offsets, hierarchy: u64, cgroup: u64) -> 
         hierarchy,
         found: 0,
     };
-    // SAFETY: `step` has the type that bpf_loop calls, and `walk` outlives the call.
-    unsafe { bpf_loop(LEVELS, step as *mut c_void, (&raw mut walk).cast(), 0) };
+    repeat::<(), _>(LEVELS, &mut walk);
     if let Some(entry) = CGROUPS.get_ptr_mut(CgroupRules::place(hierarchy, id)) {
         // SAFETY: this CPU's own entry.
         unsafe {
@@ -136,28 +142,29 @@ struct Walk {
     found: Set,
 }
 
-/// One cgroup: 1 ends the walk.
-unsafe extern "C" fn step(_index: u64, walk: *mut c_void) -> i64 {
-    // SAFETY: bpf_loop passes on the pointer that `member` gave it: a live `Walk` on its stack.
-    let walk = unsafe { &mut *walk.cast::<Walk>() };
-    let Some(offsets) = offsets() else {
-        return 1;
-    };
-    if walk.cgroup == 0 {
-        return 1;
+/// One cgroup.
+impl Round<()> for Walk {
+    #[inline(always)]
+    fn round(&mut self) -> bool {
+        let Some(offsets) = offsets() else {
+            return true;
+        };
+        if self.cgroup == 0 {
+            return true;
+        }
+        let key = Wanted {
+            kind: Kind::Cgroup as u64 | self.hierarchy << 32,
+            value: id(offsets, self.cgroup),
+            more: 0,
+        };
+        self.found |= wanted(&key);
+        let parent: u64 = field(self.cgroup, offsets.cgroup_parent);
+        self.cgroup = match parent {
+            0 => 0,
+            css => field(css, offsets.css_cgroup),
+        };
+        false
     }
-    let key = Wanted {
-        kind: Kind::Cgroup as u64 | walk.hierarchy << 32,
-        value: id(offsets, walk.cgroup),
-        more: 0,
-    };
-    walk.found |= wanted(&key);
-    let parent: u64 = field(walk.cgroup, offsets.cgroup_parent);
-    walk.cgroup = match parent {
-        0 => 0,
-        css => field(css, offsets.css_cgroup),
-    };
-    0
 }
 
 #[inline(always)]

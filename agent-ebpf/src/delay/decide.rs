@@ -1,7 +1,5 @@
 //! What each rule that a hit satisfies makes of it: how long to wait, or why not.
 
-use core::ffi::c_void;
-
 use agent_common::{
     bucket,
     pod::MAX_DELAY_NS,
@@ -9,12 +7,15 @@ use agent_common::{
     rules::{ALWAYS, Fate, RULES as PLACES, Rule, Set, Tally, Tickets, WHOLE},
 };
 use aya_ebpf::{
-    helpers::generated::bpf_loop,
     macros::map,
     maps::{Array, PerCpuArray},
 };
 
-use crate::CONTROL;
+use super::{
+    CONTROL,
+    repeat::{Round, repeat},
+};
+use crate::BOUNDED;
 
 #[map]
 static RULES: Array<Rule> = Array::with_max_entries(PLACES as u32, 0);
@@ -74,12 +75,9 @@ impl Hit {
     #[inline(always)]
     pub fn ask(&mut self) {
         let rules = self.rules;
-        let state = (&raw mut *self).cast();
-        // SAFETY: the callbacks have the type that bpf_loop calls, and the hit outlives the calls.
-        unsafe { bpf_loop(PLACES as u32, ask_cap as *mut c_void, state, 0) };
+        repeat::<Caps, _>(PLACES as u32, self);
         self.rules = rules;
-        // SAFETY: as above.
-        unsafe { bpf_loop(PLACES as u32, ask_share as *mut c_void, state, 0) };
+        repeat::<Shares, _>(PLACES as u32, self);
     }
 
     /// The wait is over: its error is in the books of the last rule that had a share.
@@ -93,9 +91,7 @@ impl Hit {
             book(self.last, achieved_ns, self.error_ns);
             return;
         }
-        let state = (&raw mut *self).cast();
-        // SAFETY: as in `ask`.
-        unsafe { bpf_loop(PLACES as u32, book_next as *mut c_void, state, 0) };
+        repeat::<Books, _>(PLACES as u32, self);
     }
 
     /// Takes the next rule.
@@ -108,24 +104,35 @@ impl Hit {
         self.rules ^= lowest;
         Some(63 - lowest.leading_zeros())
     }
+}
 
+/// The caps of rules.
+struct Caps;
+/// Their shares in a wait.
+struct Shares;
+/// Their books.
+struct Books;
+
+impl Round<Caps> for Hit {
     #[inline(always)]
-    fn ask_cap(&mut self) -> i64 {
+    fn round(&mut self) -> bool {
         let Some(place) = self.next() else {
-            return 1;
+            return true;
         };
         if let Some(rule) = RULES.get(place)
             && concerns(rule, self.size)
         {
             self.cap_ns = self.cap_ns.min(rule.cap_ns);
         }
-        0
+        false
     }
+}
 
+impl Round<Shares> for Hit {
     #[inline(always)]
-    fn ask_share(&mut self) -> i64 {
+    fn round(&mut self) -> bool {
         let Some(place) = self.next() else {
-            return 1;
+            return true;
         };
         let hindered = (((self.exempt >> place) & 1) * EXEMPT) | self.row;
         let room_ns = self.cap_ns.saturating_sub(self.wait_ns);
@@ -135,33 +142,20 @@ impl Hit {
             self.granted |= 1 << place;
             self.last = place;
         }
-        0
+        false
     }
+}
 
+impl Round<Books> for Hit {
     #[inline(always)]
-    fn book(&mut self) -> i64 {
+    fn round(&mut self) -> bool {
         let Some(place) = self.next() else {
-            return 1;
+            return true;
         };
         let error_ns = if self.rules == 0 { self.error_ns } else { 0 };
         book_share(place, error_ns);
-        0
+        false
     }
-}
-
-unsafe extern "C" fn ask_cap(_index: u64, hit: *mut c_void) -> i64 {
-    // SAFETY: bpf_loop passes on the pointer that it was given: a live `Hit` on its caller's stack.
-    unsafe { &mut *hit.cast::<Hit>() }.ask_cap()
-}
-
-unsafe extern "C" fn ask_share(_index: u64, hit: *mut c_void) -> i64 {
-    // SAFETY: as in `ask_cap`.
-    unsafe { &mut *hit.cast::<Hit>() }.ask_share()
-}
-
-unsafe extern "C" fn book_next(_index: u64, hit: *mut c_void) -> i64 {
-    // SAFETY: as in `ask_cap`.
-    unsafe { &mut *hit.cast::<Hit>() }.book()
 }
 
 /// Whether a rule, which the filters may have let pass by the size's power of two only, is for this size.
@@ -293,14 +287,23 @@ enum Ticket {
     Hit = 1,
 }
 
-/// Takes a number of the rule's: each is given once, on whatever CPU.
+/// Takes a number of the rule's: each is given once, on whatever CPU, where the kernel can tell what was there before
+/// it added (since 5.12).
 #[inline(always)]
 fn ticket(place: u32, of: Ticket) -> u64 {
     let Some(tickets) = TICKETS.get_ptr_mut(place) else {
         return 0;
     };
     // SAFETY: a word of the entry that the kernel gave.
-    agent_ebpf::fetch_add(unsafe { tickets.cast::<u64>().add(of as usize) }, 1)
+    let word = unsafe { tickets.cast::<u64>().add(of as usize) };
+    if BOUNDED {
+        // Two CPUs may be given the same number.
+        // SAFETY: as above.
+        let number = unsafe { word.read_volatile() };
+        agent_ebpf::add(word, 1);
+        return number;
+    }
+    agent_ebpf::fetch_add(word, 1)
 }
 
 /// Longest credit of an account (ns): what was not burnt earlier cannot be burnt all at once later.

@@ -7,7 +7,7 @@ use agent_common::{
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_smp_processor_id};
 
-use crate::{
+use super::{
     CONTROL,
     kernel::{at, field, offsets},
 };

@@ -11,7 +11,7 @@ use aya_ebpf::{
     maps::{Array, HashMap},
 };
 
-use crate::{
+use super::{
     CONTROL, GIVEN, cgroups,
     kernel::offsets,
     owners,
@@ -186,6 +186,6 @@ pub extern "C" fn of_task(rules: u64, bio: u64) -> u64 {
         }
     });
     keep(control, rules, Kind::Cgroup, || {
-        cgroups::current(control, offsets, bio)
+        cgroups::current(offsets, bio)
     })
 }

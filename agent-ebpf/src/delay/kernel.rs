@@ -1,11 +1,19 @@
 //! Reading the kernel's memory at offsets that user space put into `OFFSETS`.
 
+use core::{ffi::c_void, mem::MaybeUninit};
+
 use agent_common::{offsets::Offsets, probes::ABSENT};
 use aya_ebpf::{
-    helpers::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs},
+    bindings::pt_regs,
+    helpers::{
+        bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs,
+        generated::bpf_probe_read_kernel,
+    },
     macros::map,
     maps::Array,
 };
+
+use crate::BOUNDED;
 
 #[map]
 static OFFSETS: Array<Offsets> = Array::with_max_entries(1, 0);
@@ -27,10 +35,20 @@ pub fn field<T: Copy + Default>(structure: u64, offset: u64) -> T {
     at(structure.wrapping_add(offset))
 }
 
+/// Without a branch for what cannot be read: the helper fills that with zeroes (`bpf_probe_read_kernel_common`,
+/// kernel/trace/bpf_trace.c), and each branch is a way more that the verifier has to go.
 #[inline(always)]
 pub fn at<T: Copy + Default>(address: u64) -> T {
-    // SAFETY: the helper checks the address.
-    unsafe { bpf_probe_read_kernel(address as *const T) }.unwrap_or_default()
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper checks the address, and writes to all of the value, of which all zeroes are one.
+    unsafe {
+        bpf_probe_read_kernel(
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            address as *const c_void,
+        );
+        value.assume_init()
+    }
 }
 
 /// The same, as a number. The verifier allows no sum of a pointer typed by BTF, as fentry gives them, and an offset
@@ -45,7 +63,26 @@ pub fn number(pointer: u64) -> u64 {
 #[inline(always)]
 pub fn system_call() -> Option<u64> {
     let offsets = offsets()?;
-    // SAFETY: the kernel gives the current task, and of it its registers at entry.
-    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) };
-    Some(field(number(registers as u64), offsets.registers_number))
+    let registers = if BOUNDED {
+        registers_at_entry(offsets)?
+    } else {
+        // SAFETY: the kernel gives the current task, and of it its registers at entry.
+        number(unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as u64)
+    };
+    Some(field(registers, offsets.registers_number))
+}
+
+/// Where the helper of 5.15 would find them: at the far end of the task's stack (`task_pt_regs`,
+/// arch/x86/include/asm/processor.h).
+#[inline(always)]
+fn registers_at_entry(offsets: &Offsets) -> Option<u64> {
+    /// `THREAD_SIZE` (arch/x86/include/asm/page_64_types.h).
+    const STACK_BYTES: u64 = 16 << 10;
+    if cfg!(not(bpf_target_arch = "x86_64")) {
+        return None;
+    }
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task() };
+    let bottom: u64 = field(task, offsets.task_stack);
+    Some(bottom + STACK_BYTES - size_of::<pt_regs>() as u64)
 }

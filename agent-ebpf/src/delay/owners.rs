@@ -10,7 +10,7 @@ use aya_ebpf::{
     maps::{Array, LruHashMap},
 };
 
-use crate::{filters::of_task, kernel::field};
+use super::{filters::of_task, kernel::field};
 
 #[map]
 static OWNERS: LruHashMap<u64, Owner> = LruHashMap::with_max_entries(16_384, 0);

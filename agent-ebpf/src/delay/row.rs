@@ -12,7 +12,7 @@ use aya_ebpf::{
     maps::PerCpuArray,
 };
 
-use crate::kernel::{field, offsets};
+use super::kernel::{field, offsets};
 
 #[map]
 static ROW: PerCpuArray<Row> = PerCpuArray::with_max_entries(1, 0);

@@ -3,7 +3,7 @@
 use agent_common::{catalogue::slot, offsets::Offsets, probes::block::op};
 use aya_ebpf::helpers::bpf_get_current_task;
 
-use crate::kernel::{at, field, has, offsets};
+use super::kernel::{at, field, has, offsets};
 
 /// What the first word that a twin passes on is.
 #[derive(Clone, Copy, PartialEq, Eq)]

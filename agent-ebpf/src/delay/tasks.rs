@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::HashMap,
 };
 
-use crate::{
+use super::{
     filters,
     kernel::{field, has, offsets},
 };

@@ -1,17 +1,17 @@
 //! Whether a file is under a directory that a rule names.
 
-use core::ffi::c_void;
-
 use agent_common::rules::{Kind, Set, Wanted};
-use aya_ebpf::helpers::generated::bpf_loop;
 
-use crate::{
+use super::{
     filters::wanted,
     kernel::{field, offsets},
+    repeat::{Round, repeat},
 };
+use crate::BOUNDED;
 
-/// Ancestors that are asked, of all mounts together.
-const STEPS: u32 = 512;
+/// Ancestors that are asked, of all mounts together: as deep as a path can be that one call names, where the verifier
+/// need not go through all of them.
+const STEPS: u32 = if BOUNDED { 128 } else { 512 };
 
 struct Walk {
     dentry: u64,
@@ -32,42 +32,42 @@ pub extern "C" fn above(dentry: u64, mount: u64, sought: u64) -> u64 {
         sought,
         found: 0,
     };
-    // SAFETY: `step` has the type that bpf_loop calls, and `walk` outlives the call.
-    unsafe { bpf_loop(STEPS, step as *mut c_void, (&raw mut walk).cast(), 0) };
+    repeat::<(), _>(STEPS, &mut walk);
     walk.found
 }
 
-/// One directory: 1 ends the walk.
-unsafe extern "C" fn step(_index: u64, walk: *mut c_void) -> i64 {
-    // SAFETY: bpf_loop passes on the pointer that `above` gave it: a live `Walk` on its stack.
-    let walk = unsafe { &mut *walk.cast::<Walk>() };
-    let Some(offsets) = offsets() else {
-        return 1;
-    };
-    if walk.dentry == 0 {
-        return 1;
+/// One directory.
+impl Round<()> for Walk {
+    #[inline(always)]
+    fn round(&mut self) -> bool {
+        let Some(offsets) = offsets() else {
+            return true;
+        };
+        if self.dentry == 0 {
+            return true;
+        }
+        let inode: u64 = field(self.dentry, offsets.dentry_inode);
+        let sb: u64 = field(self.dentry, offsets.dentry_sb);
+        let device: u32 = field(sb, offsets.sb_device);
+        let number: u64 = field(inode, offsets.inode_number);
+        self.found |= wanted(&Wanted::new(Kind::Under, number, device.into())) & self.sought;
+        if self.found == self.sought {
+            return true;
+        }
+        let parent: u64 = field(self.dentry, offsets.dentry_parent);
+        if parent != self.dentry {
+            self.dentry = parent;
+            return false;
+        }
+        if self.mount == 0 {
+            return true;
+        }
+        let above: u64 = field(self.mount, offsets.mount_parent);
+        if above == self.mount {
+            return true;
+        }
+        self.dentry = field(self.mount, offsets.mount_point);
+        self.mount = above;
+        false
     }
-    let inode: u64 = field(walk.dentry, offsets.dentry_inode);
-    let sb: u64 = field(walk.dentry, offsets.dentry_sb);
-    let device: u32 = field(sb, offsets.sb_device);
-    let number: u64 = field(inode, offsets.inode_number);
-    walk.found |= wanted(&Wanted::new(Kind::Under, number, device.into())) & walk.sought;
-    if walk.found == walk.sought {
-        return 1;
-    }
-    let parent: u64 = field(walk.dentry, offsets.dentry_parent);
-    if parent != walk.dentry {
-        walk.dentry = parent;
-        return 0;
-    }
-    if walk.mount == 0 {
-        return 1;
-    }
-    let above: u64 = field(walk.mount, offsets.mount_parent);
-    if above == walk.mount {
-        return 1;
-    }
-    walk.dentry = field(walk.mount, offsets.mount_point);
-    walk.mount = above;
-    0
 }

@@ -87,7 +87,7 @@ pub const KERNELS: &[Kernel] = &[
 ];
 
 /// Modules that the virtual machine cannot do without, where they are not built in.
-const REQUIRED: &[&str] = &["virtio_pci", "virtio_blk", "ext4"];
+const REQUIRED: &[&str] = &["virtio_pci", "virtio_blk", "ext4", "crc32c_generic"];
 /// Modules that tests may load, where the kernel has them.
 const OPTIONAL: &[&str] = &[
     "null_blk",

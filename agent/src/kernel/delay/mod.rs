@@ -12,6 +12,8 @@ use anyhow::{Context as _, anyhow};
 use aya::{
     Btf, Ebpf, include_bytes_aligned,
     maps::{MapData, PerCpuArray},
+    programs::ProgramType,
+    sys::{BpfHelper, is_helper_supported},
 };
 use aya_log::EbpfLogger;
 use log::{Log, debug, warn};
@@ -34,6 +36,8 @@ use points::Points;
 pub use rules::{RuleMaps, RuleSample, WantedSets};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/delay"));
+/// For kernels that have no `bpf_loop`: since 5.17.
+static BOUNDED: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/delay_bounded"));
 
 /// Records that the programs log; readable when the descriptor is.
 pub type KernelLog = EbpfLogger<&'static dyn Log>;
@@ -232,7 +236,23 @@ fn load_object() -> anyhow::Result<Ebpf> {
         log_level: log::max_level() as u8,
         ..Given::default()
     };
-    loader::load(OBJECT, &given).context("the kernel refused the object")
+    loader::load(object(), &given).context("the kernel refused the object")
+}
+
+/// Which object this kernel can load: it is asked, by loading a program that calls the helper. Without an answer it is
+/// taken for a kernel of today, which then says itself what it misses.
+fn object() -> &'static [u8] {
+    match is_helper_supported(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_loop) {
+        Ok(false) => {
+            debug!("this kernel has no bpf_loop: waits are bounded loops");
+            BOUNDED
+        }
+        Ok(true) => OBJECT,
+        Err(error) => {
+            debug!("whether this kernel has bpf_loop: {error}");
+            OBJECT
+        }
+    }
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<aya::maps::Map> {

@@ -1,0 +1,240 @@
+//! The programs. Each is a twin: it fetches what its backend gives it and calls [`hit`].
+
+use agent_common::{catalogue::slot, syscalls};
+use aya_ebpf::{
+    helpers::bpf_get_current_pid_tgid,
+    macros::{fentry, kprobe, raw_tracepoint},
+    programs::{FEntryContext, ProbeContext, RawTracePointContext},
+};
+
+use super::{AGENT_TGID, CONTROL, functions, hit, hit_with, kernel, owners, subject::Given, tasks};
+
+/// The twins for one function, of which the arguments `$word` and `$size` are passed on.
+macro_rules! function_twins {
+    ($(#[$prototype:meta])* $slot:ident, $given:ident, $word:literal, $size:literal, $fentry:ident, $kprobe:ident) => {
+        $(#[$prototype])*
+        #[fentry]
+        pub fn $fentry(ctx: FEntryContext) -> i32 {
+            hit(&ctx, slot::$slot, Given::$given, || {
+                (kernel::number(ctx.arg($word)), kernel::number(ctx.arg($size)))
+            });
+            0
+        }
+
+        $(#[$prototype])*
+        #[kprobe]
+        pub fn $kprobe(ctx: ProbeContext) -> u32 {
+            hit(&ctx, slot::$slot, Given::$given, || {
+                (ctx.arg($word).unwrap_or(0), ctx.arg($size).unwrap_or(0))
+            });
+            0
+        }
+    };
+}
+
+function_twins!(
+    /// `ssize_t vfs_read(struct file *file, char __user *buf, size_t count, loff_t *pos)`
+    VFS_READ, File, 0, 2, fentry_vfs_read, kprobe_vfs_read
+);
+function_twins!(
+    /// `ssize_t vfs_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)`
+    VFS_WRITE, File, 0, 2, fentry_vfs_write, kprobe_vfs_write
+);
+function_twins!(
+    /// `long do_sys_openat2(int dfd, const char __user *filename, struct open_how *how)`, or
+    /// another of the point's functions in the catalogue. No argument is used.
+    VFS_OPEN, Nothing, 0, 0, fentry_vfs_open, kprobe_vfs_open
+);
+function_twins!(
+    /// `int vfs_open(const struct path *path, struct file *file)`
+    VFS_OPENED, Path, 0, 0, fentry_vfs_opened, kprobe_vfs_opened
+);
+function_twins!(
+    /// `struct dentry *lookup_slow(const struct qstr *name, struct dentry *dir, unsigned int flags)`, or
+    /// `__lookup_slow` with the same arguments
+    VFS_LOOKUP, Dentry, 1, 1, fentry_vfs_lookup, kprobe_vfs_lookup
+);
+function_twins!(
+    /// `void blk_mq_start_request(struct request *rq)`
+    BLOCK_ISSUE, Request, 0, 0, fentry_block_issue, kprobe_block_issue
+);
+
+/// Whether the current task is in a call that has been at its own program already; so does each count, where it cannot be
+/// told.
+#[inline(always)]
+fn in_fsync() -> bool {
+    kernel::system_call().is_none_or(|number| is_in(number, syscalls::FSYNC))
+}
+
+/// `int vfs_fsync_range(struct file *file, loff_t start, loff_t end, int datasync)`
+#[fentry]
+pub fn fentry_vfs_fsync(ctx: FEntryContext) -> i32 {
+    if !in_fsync() {
+        hit(&ctx, slot::VFS_FSYNC, Given::File, || {
+            (kernel::number(ctx.arg(0)), 0)
+        });
+    }
+    0
+}
+
+/// As `fentry_vfs_fsync`.
+#[kprobe]
+pub fn kprobe_vfs_fsync(ctx: ProbeContext) -> u32 {
+    if !in_fsync() {
+        hit(&ctx, slot::VFS_FSYNC, Given::File, || {
+            (ctx.arg(0).unwrap_or(0), 0)
+        });
+    }
+    0
+}
+
+function_twins!(
+    /// `long __x64_sys_fsync(const struct pt_regs *regs)`; `__arm64_sys_fsync`
+    VFS_FSYNC, Registers, 0, 0, fentry_vfs_fsync_sys_fsync, kprobe_vfs_fsync_sys_fsync
+);
+function_twins!(
+    /// `long __x64_sys_fdatasync(const struct pt_regs *regs)`; `__arm64_sys_fdatasync`
+    VFS_FSYNC, Registers, 0, 0, fentry_vfs_fsync_sys_fdatasync, kprobe_vfs_fsync_sys_fdatasync
+);
+
+/// Any function that a rule names: `fn:NAME`. One program for all, as a kprobe can be at many.
+#[kprobe]
+pub fn kprobe_fn(ctx: ProbeContext) -> u32 {
+    if let Some(slot) = functions::slot(&ctx) {
+        hit(&ctx, slot, Given::Nothing, || (0, 0));
+    }
+    0
+}
+
+/// `TRACE_EVENT_SYS(sys_enter, TP_PROTO(struct pt_regs *regs, long id))`
+///
+/// One program for all VFS points: the tracepoint fires for every system call, and a second and third program would
+/// each cost every call of the machine.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn tp_sys_enter(ctx: RawTracePointContext) -> i32 {
+    entered(&ctx, 0);
+    0
+}
+
+/// As above: what is attached to be behind the programs that came after the other one.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn tp_sys_enter_2(ctx: RawTracePointContext) -> i32 {
+    entered(&ctx, 1);
+    0
+}
+
+#[inline(always)]
+fn entered(ctx: &RawTracePointContext, twin: u64) {
+    let id: u64 = ctx.arg(1);
+    let slot = if is_in(id, syscalls::READ) {
+        slot::VFS_READ
+    } else if is_in(id, syscalls::WRITE) {
+        slot::VFS_WRITE
+    } else if is_in(id, syscalls::OPEN) {
+        slot::VFS_OPEN
+    } else if is_in(id, syscalls::FSYNC) {
+        slot::VFS_FSYNC
+    } else {
+        return;
+    };
+    let Some(control) = CONTROL.get(0) else {
+        return;
+    };
+    if control.entry_twin != twin {
+        return;
+    }
+    let given = match slot {
+        slot::VFS_OPEN => Given::Nothing,
+        _ => Given::Registers,
+    };
+    hit_with(ctx, control, slot, given, || (ctx.arg(0), 0));
+}
+
+/// `TRACE_EVENT_SYS(sys_exit, TP_PROTO(struct pt_regs *regs, long ret))`
+///
+/// Where an open's file is known: before its caller has it.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
+    let descriptor: u64 = ctx.arg(1);
+    if descriptor > i32::MAX as u64 {
+        return 0;
+    }
+    let Some(number) =
+        kernel::offsets().map(|offsets| kernel::field::<u64>(ctx.arg(0), offsets.registers_number))
+    else {
+        return 0;
+    };
+    if is_in(number, syscalls::OPEN) {
+        hit(&ctx, slot::VFS_OPENED, Given::Descriptor, || {
+            (descriptor, 0)
+        });
+    }
+    0
+}
+
+/// `TRACE_EVENT(block_rq_issue, TP_PROTO(struct request *rq))`; before 5.11 and 5.10.137 with a
+/// `struct request_queue *q` in front, and then no rule with a filter is here.
+#[raw_tracepoint(tracepoint = "block_rq_issue")]
+pub fn tp_block_rq_issue(ctx: RawTracePointContext) -> i32 {
+    hit(&ctx, slot::BLOCK_ISSUE, Given::Request, || (ctx.arg(0), 0));
+    0
+}
+
+/// `TRACE_EVENT(block_getrq, TP_PROTO(struct bio *bio))`
+#[raw_tracepoint(tracepoint = "block_getrq")]
+pub fn tp_block_getrq(ctx: RawTracePointContext) -> i32 {
+    submitted(ctx.arg(0));
+    0
+}
+
+/// `TRACE_EVENT(block_bio_frontmerge, TP_PROTO(struct bio *bio))`
+#[raw_tracepoint(tracepoint = "block_bio_frontmerge")]
+pub fn tp_block_bio_frontmerge(ctx: RawTracePointContext) -> i32 {
+    submitted(ctx.arg(0));
+    0
+}
+
+#[inline(always)]
+fn submitted(bio: u64) {
+    if let Some(control) = CONTROL.get(0)
+        && control.owned != 0
+    {
+        owners::note(control, bio);
+    }
+}
+
+/// `TRACE_EVENT(sched_process_fork, TP_PROTO(struct task_struct *parent, struct task_struct *child))`
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub fn tp_sched_process_fork(ctx: RawTracePointContext) -> i32 {
+    if let Some(control) = CONTROL.get(0)
+        && control.children != 0
+    {
+        tasks::forked(control, ctx.arg(1));
+    }
+    0
+}
+
+/// `TRACE_EVENT(sched_process_exit, TP_PROTO(struct task_struct *p))`; since 6.17 with a
+/// `bool group_dead` behind. No argument is read: the task is the current one.
+///
+/// `do_exit` comes here before it closes descriptors, and closing those of kprobes takes hundreds of
+/// milliseconds: so when the agent dies, delays end here and not when the last link is gone.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn tp_sched_process_exit(_ctx: RawTracePointContext) -> i32 {
+    let task = bpf_get_current_pid_tgid();
+    let (tgid, pid) = ((task >> 32) as u32, task as u32);
+    if tgid == AGENT_TGID.load()
+        && pid == tgid
+        && let Some(control) = CONTROL.get_ptr_mut(0)
+    {
+        // SAFETY: the kernel gave the pointer; one word is written.
+        unsafe { (*control).lease_until_ns = 0 };
+    }
+    tasks::exited(tgid, pid == tgid);
+    0
+}
+
+#[inline(always)]
+fn is_in(id: u64, ids: &[u64]) -> bool {
+    ids.contains(&id)
+}
