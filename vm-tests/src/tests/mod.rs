@@ -3,12 +3,15 @@
 mod blocks;
 mod delay;
 mod demo;
+mod everywhere;
+mod matrix;
 mod raised;
 mod rules;
 mod safety;
 mod scope;
 mod scsi;
 mod smoke;
+mod table;
 mod truth;
 mod verified;
 
@@ -35,6 +38,7 @@ pub const TESTS: &[Test] = &[
     quick("delay-kprobe", delay::kprobe),
     thorough("delay-tp", delay::tp),
     thorough("delay-same", delay::same),
+    quick("matrix", matrix::everything),
     quick("verified", verified::instructions_are_few),
     quick("blocks", blocks::counted),
     quick("scope-fentry", scope::fentry),

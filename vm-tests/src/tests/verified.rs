@@ -1,7 +1,7 @@
 //! How much of the kernel's verifier the programs take: it gives up after a million instructions, and a change that
 //! makes it look at ten times as many is easily made and hard to see.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use iolag_tests::{
@@ -9,7 +9,7 @@ use iolag_tests::{
     programs::{info, loaded},
 };
 
-use crate::tests::skip;
+use super::{skip, table};
 
 /// What was counted before: kernel, name of the program, instructions.
 const BEFORE: &str = include_str!("../../verified.tsv");
@@ -25,15 +25,14 @@ pub fn instructions_are_few() -> Result<()> {
     for backend in ["fentry", "kprobe", "tp"] {
         count(backend, &mut counts).context(backend)?;
     }
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let kernel = release.split('.').take(2).collect::<Vec<_>>().join(".");
+    let kernel = table::kernel()?;
     if counts.values().all(|count| *count == 0) {
         return Err(skip("this kernel does not tell what its verifier did"));
     }
     for (name, count) in &counts {
         println!("verified\t{kernel}\t{name}\t{count}");
     }
-    let before = table(&kernel);
+    let before = before(&kernel)?;
     let mut more = Vec::new();
     for (name, count) in &counts {
         match before.get(name) {
@@ -52,13 +51,11 @@ pub fn instructions_are_few() -> Result<()> {
     Ok(())
 }
 
-fn table(kernel: &str) -> Counts {
-    let row = |line: &str| -> Option<(String, u32)> {
-        let mut words = line.split('\t');
-        (words.next() == Some(kernel)).then_some(())?;
-        Some((words.next()?.into(), words.next()?.parse().ok()?))
-    };
-    BEFORE.lines().filter_map(row).collect()
+fn before(kernel: &str) -> Result<Counts> {
+    let rows = table::rows(BEFORE, kernel)?;
+    rows.iter()
+        .map(|row| Ok((row[0].to_owned(), row[1].parse()?)))
+        .collect()
 }
 
 fn count(backend: &str, counts: &mut Counts) -> Result<()> {

@@ -43,6 +43,7 @@ pub struct Args {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernels<'a> {
     Usual,
+    Unusual,
     All,
     /// By name.
     These(&'a [String]),
@@ -57,6 +58,7 @@ impl Kernels<'_> {
     pub fn contains(&self, kernel: &Kernel) -> bool {
         match self {
             Self::Usual => kernel.usual,
+            Self::Unusual => !kernel.usual,
             Self::All => true,
             Self::These(names) => names.iter().any(|name| name == kernel.name),
         }

@@ -27,6 +27,9 @@ pub struct Args {
     /// Every test there is: also those in virtual machines that take long
     #[arg(long, conflicts_with = "no_vm")]
     full: bool,
+    /// Also what loads, attaches and is met on every kernel that is known
+    #[arg(long, conflicts_with = "no_vm")]
+    all_kernels: bool,
 }
 
 impl Args {
@@ -46,7 +49,8 @@ impl Args {
 pub fn command(args: &Args) -> Result<()> {
     let mut stages = Stages::default();
     let cache = Cache::locate()?;
-    stages.required("set-up", || setup::ensure(&cache, Kernels::Usual))?;
+    let kernels = Kernels::all_if(args.all_kernels);
+    stages.required("set-up", || setup::ensure(&cache, kernels))?;
     stages.check("format", || cargo(&["fmt", "--all", "--check"]));
     stages.check("clippy", clippy);
     let (toolchain, path) = setup::ebpf_environment(&cache)?;
@@ -66,10 +70,13 @@ pub fn command(args: &Args) -> Result<()> {
             "they need root: sudo -E cargo xtask test",
         );
     }
-    match args.vm_skip(vm::missing_kernel(&cache, Kernels::Usual)) {
+    match args.vm_skip(vm::missing_kernel(&cache, kernels)) {
         Some(reason) => stages.skip("VM tests", &reason),
         None => {
             stages.count("VM tests", || vm::run_default(&cache, &built, args.full));
+            if args.all_kernels {
+                stages.count("other kernels", || vm::run_matrix(&cache, &built));
+            }
             if !args.full {
                 stages.skip(
                     "thorough VM tests",
@@ -211,6 +218,7 @@ mod tests {
             no_vm,
             require_vm,
             full: false,
+            all_kernels: false,
         };
         let skip = args(false, false).vm_skip(Some("6.1")).unwrap();
         assert!(skip.starts_with("no kernel 6.1: "), "{skip}");

@@ -118,6 +118,13 @@ pub fn run_default(cache: &Cache, built: &Built, full: bool) -> Result<Counts> {
     run_all(cache, built, Kernels::Usual, &tests, limit)
 }
 
+/// Runs, on the kernels that are not usual, what tells whether all that there is works there.
+pub fn run_matrix(cache: &Cache, built: &Built) -> Result<Counts> {
+    let tests = ["smoke", "matrix", "verified"].map(str::to_owned);
+    let limit = Duration::from_secs(LIMIT_S);
+    run_all(cache, built, Kernels::Unusual, &tests, limit)
+}
+
 fn list(program: &Path, which: &[&str]) -> Result<Vec<String>> {
     let mut command = Command::new(program);
     let list = run(command.arg("--list").args(which), "list the VM tests")?;

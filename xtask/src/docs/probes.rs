@@ -1,13 +1,8 @@
-//! `docs/probes.md`, from the catalogue. A test holds the file against it.
+//! `docs/probes.md`, from the catalogue.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::path::PathBuf;
 
 use agent_common::probes::{Hook, Kind, PROBES, Probe, Unit, Variant};
-use anyhow::{Context, Result};
-
-use crate::workspace;
 
 const HEAD: &str = "# Measuring probes
 
@@ -18,17 +13,7 @@ to right, and a part is attached whole or not at all; a part without which the p
 each dump says why it is missing.
 ";
 
-fn file() -> PathBuf {
-    workspace::root().join("docs/probes.md")
-}
-
-/// Writes the file.
-pub fn command() -> Result<()> {
-    let path = file();
-    fs::write(&path, text()).with_context(|| format!("failed to write {}", path.display()))
-}
-
-fn text() -> String {
+pub fn text() -> String {
     let mut text = HEAD.to_owned();
     for probe in PROBES {
         text += &section(probe);
@@ -104,16 +89,4 @@ fn capital(text: &str) -> String {
     letters.next().map_or(String::new(), |first| {
         first.to_uppercase().collect::<String>() + letters.as_str()
     })
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_file_is_what_the_catalogue_says() {
-        let written = std::fs::read_to_string(super::file()).unwrap();
-        assert!(
-            written == super::text(),
-            "cargo xtask docs writes docs/probes.md anew"
-        );
-    }
 }
