@@ -1,4 +1,4 @@
-//! The eBPF programs and links that the kernel holds, by its own lists.
+//! The eBPF programs, maps and links that the kernel holds, by its own lists.
 
 use std::{
     io,
@@ -10,6 +10,9 @@ use anyhow::{Result, bail};
 
 /// `BPF_PROG_GET_NEXT_ID` of `enum bpf_cmd` (`include/uapi/linux/bpf.h`).
 const BPF_PROG_GET_NEXT_ID: libc::c_int = 11;
+
+/// `BPF_MAP_GET_NEXT_ID`, likewise.
+const BPF_MAP_GET_NEXT_ID: libc::c_int = 12;
 
 /// `BPF_LINK_GET_NEXT_ID`, likewise.
 const BPF_LINK_GET_NEXT_ID: libc::c_int = 31;
@@ -29,6 +32,14 @@ pub fn loaded() -> Result<Vec<u32>> {
 /// The caller may not ask (needs root).
 pub fn links() -> Result<Vec<u32>> {
     ids(BPF_LINK_GET_NEXT_ID)
+}
+
+/// The ids of all maps.
+///
+/// # Errors
+/// The caller may not ask (needs root).
+pub fn maps() -> Result<Vec<u32>> {
+    ids(BPF_MAP_GET_NEXT_ID)
 }
 
 fn ids(next: libc::c_int) -> Result<Vec<u32>> {
