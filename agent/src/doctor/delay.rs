@@ -6,7 +6,7 @@ use crate::{
     failure::Failure,
     host::Facts,
     kernel::{DelayTrial, Fields},
-    plan::{Refusal, plan_point},
+    plan::{Refusal, impossible, plan_point},
     report::doctor::{
         Check, Group,
         Status::{self, Fail, Skip, Warn},
@@ -38,7 +38,7 @@ pub enum Came {
 #[derive(Debug)]
 pub struct Others {
     pub exit: Result<(), String>,
-    pub functions: Result<(), Failure>,
+    pub functions: Result<(), String>,
     pub filters: Result<Vec<&'static str>, String>,
 }
 
@@ -70,7 +70,12 @@ pub fn attempt(facts: &Facts) -> Result<(Vec<Trial>, Others), Failure> {
     let filters = Fields::read(facts).map_err(|failure| failure.to_string());
     let others = Others {
         exit: trial.exit(),
-        functions: trial.function(FUNCTION),
+        functions: match impossible(Backend::Kprobe, facts) {
+            Some(why) => Err(why.into()),
+            None => trial
+                .function(FUNCTION)
+                .map_err(|failure| failure.to_string()),
+        },
         filters: filters.and_then(|_| trial.watch().map_err(|error| format!("{error:#}"))),
     };
     Ok((trials, others))
@@ -244,8 +249,8 @@ fn of_point(point: &'static Point, trials: &[Trial]) -> Check {
 fn functions(others: &Others) -> Check {
     match &others.functions {
         Ok(()) => check("fn:NAME", Status::Ok, "kprobe"),
-        Err(failure) => check("fn:NAME", Warn, "none")
-            .because(&failure.message)
+        Err(why) => check("fn:NAME", Warn, "none")
+            .because(why)
             .remedy("a kernel with kprobes (CONFIG_KPROBE_EVENTS); only rules at fn:NAME are lost"),
     }
 }

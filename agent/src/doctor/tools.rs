@@ -39,7 +39,7 @@ pub fn checks(
     vec![
         at_socket(socket, agent),
         other_agents(&programs.owners, serving),
-        other_programs(programs),
+        other_programs(programs, serving),
         io_delayer(facts),
         dm_delay(facts),
     ]
@@ -62,7 +62,7 @@ fn at_socket(socket: &Path, agent: Result<Option<&Agent>, &Failure>) -> Check {
             let value = format!("pid {} at {socket}", agent.agent.pid);
             match agent.rules.len() {
                 0 => check("agent", Status::Ok, value),
-                rules => check("agent", Warn, format!("{value}, {rules} rules in force"))
+                rules => check("agent", Warn, format!("{value}, rules in force: {rules}"))
                     .because("its delays slow others down, and show in what is measured beside it")
                     .remedy("iolag reset, if they are not meant"),
             }
@@ -71,7 +71,7 @@ fn at_socket(socket: &Path, agent: Result<Option<&Agent>, &Failure>) -> Check {
 }
 
 fn other_agents(owners: &[Owner], serving: Option<u32>) -> Check {
-    let others = owners.iter().filter(|owner| ours(owner));
+    let others = owners.iter().filter(|owner| owner.comm.starts_with(OURS));
     let others = others.filter(|owner| Some(owner.pid) != serving);
     let pids: Vec<String> = others.map(|owner| format!("pid {}", owner.pid)).collect();
     if pids.is_empty() {
@@ -84,18 +84,15 @@ fn other_agents(owners: &[Owner], serving: Option<u32>) -> Check {
         .remedy("iolag status --socket PATH, with theirs, shows what they do")
 }
 
-fn ours(owner: &Owner) -> bool {
-    owner.comm.starts_with(OURS)
-}
-
 /// Those at the same places run one after the other.
-fn other_programs(programs: &Programs) -> Check {
+fn other_programs(programs: &Programs, serving: Option<u32>) -> Check {
     let loaded = match &programs.loaded {
         Ok(loaded) => loaded,
         Err(why) => return check("bpf_programs", Skip, "not known").because(why),
     };
     let of_ours = |id: u32| {
-        let mut ours = programs.owners.iter().filter(|owner| ours(owner));
+        let ours = |owner: &&Owner| owner.comm.starts_with(OURS) || Some(owner.pid) == serving;
+        let mut ours = programs.owners.iter().filter(ours);
         ours.any(|owner| owner.programs.contains(&id))
     };
     let foreign: Vec<&TracingProgram> = loaded.iter().filter(|one| !of_ours(one.id)).collect();

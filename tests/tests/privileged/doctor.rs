@@ -2,156 +2,47 @@
 
 use std::{
     path::Path,
-    process::Stdio,
+    process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use iolag_tests::{
+    doctor::{self, Diagnosis, nothing_stays},
     programs,
     timing::{median, reads},
 };
 use serde_json::Value;
 
-use crate::place::{Place, succeeded};
-
-const POINTS: [&str; 4] = ["vfs.read", "vfs.write", "vfs.open", "block.issue"];
-
-/// The document, and whether the exit code is 0.
-fn doctor(place: &Place) -> (Value, bool) {
-    let output = place.call(&["doctor", "--format", "json"]);
-    let code = output.status.code().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!([0, 3].contains(&code), "{stderr}");
-    assert_eq!(stderr, "");
-    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(document["schema"], 1);
-    assert_eq!(document["main_job"], code == 0);
-    let fails = document["counts"]["fail"].as_u64().unwrap();
-    assert_eq!(fails == 0, code == 0, "{document:#}");
-    (document, code == 0)
-}
-
-fn check<'a>(document: &'a Value, name: &str) -> &'a Value {
-    let checks = document["checks"].as_array().unwrap();
-    let found = checks.iter().find(|check| check["name"] == name);
-    found.unwrap_or_else(|| panic!("no {name} in {document:#}"))
-}
-
-fn value<'a>(document: &'a Value, name: &str) -> &'a str {
-    check(document, name)["value"].as_str().unwrap()
-}
+use crate::place::Place;
 
 #[test]
 fn doctor_says_of_each_point_what_the_agent_then_does() {
     let Some(place) = Place::new() else { return };
-    let (document, works) = doctor(&place);
-    if !works {
-        let run = place.call(&["run", "--detach"]);
-        assert_eq!(run.status.code(), Some(3));
-        return;
-    }
-    place.start();
-    let status = place.status();
-    place.stop();
-    let points = status["points"].as_array().unwrap();
-    assert_eq!(points.len(), POINTS.len());
-    for point in points {
-        let name = point["point"].as_str().unwrap();
-        let taken = format!(
-            "{} at {}",
-            point["backend"].as_str().unwrap(),
-            point["symbol"].as_str().unwrap()
-        );
-        let claimed = value(&document, name);
-        println!("{name}: {claimed}");
-        assert_eq!(claimed.split(';').next(), Some(taken.as_str()));
-        // What the agent was refused before, with the same reasons.
-        let refused = &check(&document, name)["refused"];
-        for refusal in point["refused"].as_array().unwrap() {
-            let known = refused.as_array().unwrap();
-            assert!(known.contains(refusal), "{refusal} is not in {refused}");
-        }
-    }
+    doctor::points_are_the_agents(&place.program).unwrap();
 }
 
 #[test]
 fn doctor_says_of_each_backend_whether_the_agent_can_be_forced_to_it() {
     let Some(place) = Place::new() else { return };
-    let (document, _) = doctor(&place);
-    for backend in ["fentry", "kprobe", "tp"] {
-        let claimed = POINTS.iter().all(|point| {
-            let value = value(&document, point);
-            value
-                .split("; also ")
-                .flat_map(|part| part.split(", "))
-                .any(|one| one.starts_with(&format!("{backend} at ")))
-        });
-        let run = place.call(&["run", "--detach", "--backend", backend]);
-        println!("{backend}: {claimed}");
-        assert_eq!(run.status.success(), claimed, "{backend}");
-        if claimed {
-            place.stop();
-        }
-    }
+    doctor::backends_are_the_agents(&place.program).unwrap();
 }
 
 #[test]
 fn doctor_says_of_each_probe_whether_the_agent_loads_it() {
     let Some(place) = Place::new() else { return };
-    let (document, works) = doctor(&place);
-    if !works {
-        return;
-    }
-    place.start();
-    for probe in ["block", "vfs", "sched", "irq", "memory", "fn"] {
-        let row = check(&document, &format!("probe.{probe}"));
-        let claimed =
-            ["ok", "warn"].contains(&row["status"].as_str().unwrap()) && row["value"] != "none";
-        let name = if probe == "fn" { "fn:vfs_read" } else { probe };
-        let load = place.call(&["probe", "load", name]);
-        println!("{probe}: {claimed}, {}", row["value"]);
-        assert_eq!(load.status.success(), claimed, "{row}");
-        if !claimed {
-            continue;
-        }
-        // A part that it lacks is told alike.
-        let list: Value =
-            serde_json::from_str(&place.done(&["probe", "list", "--format", "json"])).unwrap();
-        let rows = list["probes"].as_array().unwrap();
-        let loaded = rows.iter().find(|loaded| loaded["name"] == name).unwrap();
-        let backends = loaded["backends"].as_array().unwrap();
-        let lacks = backends
-            .iter()
-            .any(|backend| backend.as_str().unwrap().starts_with("no "));
-        assert_eq!(lacks, row["status"] == "warn", "{loaded}");
-    }
-    place.stop();
-}
-
-type List = fn() -> anyhow::Result<Vec<u32>>;
-
-const LISTS: [(&str, List); 3] = [
-    ("programs", programs::loaded),
-    ("links", programs::links),
-    ("maps", programs::maps),
-];
-
-fn nothing_stays(work: impl FnOnce()) {
-    let before = LISTS.map(|(_, list)| list().unwrap());
-    work();
-    for ((what, list), before) in LISTS.iter().zip(before) {
-        let took = programs::wait_gone(*list, &before, Duration::from_secs(5));
-        println!("{what} gone after {:?}", took.unwrap());
-    }
+    doctor::probes_are_the_agents(&place.program).unwrap();
 }
 
 #[test]
 fn doctor_leaves_nothing_in_the_kernel() {
     let Some(place) = Place::new() else { return };
-    nothing_stays(|| drop(doctor(&place)));
-    assert!(!place.socket().exists());
+    doctor::it_leaves_nothing(&place.program).unwrap();
+}
+
+fn diagnosis(place: &Place) -> Diagnosis {
+    Diagnosis::of(&place.program, &place.socket()).unwrap()
 }
 
 /// At several moments: whatever is attached just then goes with the process.
@@ -179,7 +70,9 @@ fn doctor_that_is_interrupted_leaves_nothing_either() {
             // SAFETY: kill has no memory to harm; a child that was not waited for.
             unsafe { libc::kill(child.id() as i32, signal) };
             child.wait().unwrap();
-        });
+            Ok(())
+        })
+        .unwrap();
     }
 }
 
@@ -204,7 +97,7 @@ fn reads_during(work: impl FnOnce()) -> Vec<u64> {
 #[test]
 fn doctor_delays_nothing() {
     let Some(place) = Place::new() else { return };
-    let times = reads_during(|| drop(doctor(&place)));
+    let times = reads_during(|| drop(diagnosis(&place)));
     let middle = median(times.clone());
     println!("{} reads, median {middle} ns", times.len());
     assert!(middle < 50_000, "{middle}");
@@ -215,12 +108,12 @@ fn doctor_does_not_disturb_a_running_agent() {
     const DELAY: Duration = Duration::from_millis(1);
     let Some(place) = Place::new() else { return };
     let pid = place.start();
-    succeeded(&place.call(&["probe", "load", "sched"]));
+    place.done(&["probe", "load", "sched"]);
     place.done(&["set", "1ms"]);
     let before = place.status();
     let start = Instant::now();
-    let mut document = Value::Null;
-    let times = reads_during(|| document = doctor(&place).0);
+    let mut document = None;
+    let times = reads_during(|| document = Some(diagnosis(&place)));
     let after = place.status();
     println!(
         "{} reads while doctor took {:?}, median {} ns",
@@ -240,15 +133,82 @@ fn doctor_does_not_disturb_a_running_agent() {
     assert_eq!(after["rules"], before["rules"]);
     assert_eq!(after["agent"]["pid"], pid);
     // It tells of the agent and its rule, and takes its programs for nobody else's.
-    let agent = check(&document, "agent");
+    let document = document.unwrap();
+    let agent = document.check("agent").unwrap();
     assert_eq!(agent["status"], "warn", "{agent}");
     let told = agent["value"].as_str().unwrap();
     assert!(
-        told.starts_with(&format!("pid {pid} at ")) && told.ends_with("1 rules in force"),
+        told.starts_with(&format!("pid {pid} at ")) && told.ends_with("rules in force: 1"),
         "{told}"
     );
-    assert_eq!(check(&document, "other_iolag")["status"], "ok");
-    assert_eq!(check(&document, "bpf_programs")["status"], "ok");
+    for others in ["other_iolag", "bpf_programs"] {
+        let told = document.check(others).unwrap().to_string();
+        assert!(!told.contains(&format!("pid {pid}")), "{told}");
+    }
     place.done(&["reset"]);
     place.stop();
+}
+
+/// What `doctor` says with these mounted over by an empty file system.
+fn without(place: &Place, paths: &[&str]) -> Diagnosis {
+    let hide: Vec<String> = paths
+        .iter()
+        .map(|path| format!("if test -d {path}; then mount -t tmpfs none {path}; fi"))
+        .collect();
+    let script = format!("set -e; {}; exec \"$@\"", hide.join("; "));
+    let inner = place.command(&["doctor", "--format", "json"]);
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &script, "sh"])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .output()
+        .unwrap();
+    let document: Result<Value, _> = serde_json::from_slice(&output.stdout);
+    let document =
+        document.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    let fine = output.status.code() == Some(0);
+    let document = Diagnosis(document);
+    assert_eq!(document.works(), fine);
+    document
+}
+
+#[test]
+fn doctor_says_what_is_lost_without_btf_and_nothing_without_tracefs() {
+    let Some(place) = Place::new() else { return };
+    let works = diagnosis(&place).works();
+    let document = without(&place, &["/sys/kernel/tracing", "/sys/kernel/debug"]);
+    let status = |document: &Diagnosis, name: &str| document.check(name).unwrap()["status"].clone();
+    assert_eq!(document.works(), works);
+    assert_eq!(status(&document, "btf"), "ok");
+    let document = without(&place, &["/sys/kernel/btf"]);
+    assert_eq!(status(&document, "btf"), "warn");
+    assert_eq!(status(&document, "backend.fentry"), "skip");
+    assert_eq!(status(&document, "filters"), "warn");
+    for probe in ["block", "vfs", "sched", "irq", "memory", "fn"] {
+        let row = document.check(&format!("probe.{probe}")).unwrap();
+        assert_eq!(row["status"], "warn", "{row}");
+        assert!(row["reason"].as_str().unwrap().contains("BTF"), "{row}");
+    }
+    // Tracepoints need none of both.
+    let kprobes = document.value("backend.kprobe").unwrap() != "not there";
+    let tracepoints = status(&document, "backend.tp") == "ok";
+    assert_eq!(document.works(), kprobes || tracepoints);
+}
+
+/// As the agent refuses to start there.
+#[test]
+fn doctor_in_a_pid_namespace_of_its_own_tries_nothing() {
+    let Some(place) = Place::new() else { return };
+    let inner = place.command(&["doctor", "--format", "json"]);
+    let output = Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc"])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let document = Diagnosis(serde_json::from_slice(&output.stdout).unwrap());
+    assert_eq!(document.check("pid_namespace").unwrap()["status"], "fail");
+    assert_eq!(document.0["counts"]["fail"], 1);
+    assert_eq!(document.value("vfs.read").unwrap(), "not tried");
 }

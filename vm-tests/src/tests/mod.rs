@@ -3,6 +3,7 @@
 mod blocks;
 mod delay;
 mod demo;
+mod doctor;
 mod raised;
 mod rules;
 mod safety;
@@ -35,6 +36,7 @@ pub const TESTS: &[Test] = &[
     quick("delay-kprobe", delay::kprobe),
     thorough("delay-tp", delay::tp),
     thorough("delay-same", delay::same),
+    quick("doctor", doctor::claims),
     quick("verified", verified::instructions_are_few),
     quick("blocks", blocks::counted),
     quick("scope-fentry", scope::fentry),

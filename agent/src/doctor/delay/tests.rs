@@ -41,7 +41,7 @@ fn others(fine: bool) -> Others {
         functions: if fine {
             Ok(())
         } else {
-            Err(Failure::new(3, "no kprobes"))
+            Err("no kprobes".into())
         },
         filters: if fine {
             Ok(vec!["block_getrq"])

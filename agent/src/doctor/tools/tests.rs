@@ -50,7 +50,11 @@ fn the_agent_at_the_socket_is_told_with_its_rules() {
     has(&of(Ok(None)), Status::Ok, &["none at /run/s"]);
     let (idle, busy) = (agent(0), agent(2));
     has(&of(Ok(Some(&idle))), Status::Ok, &["pid 7 at /run/s"]);
-    has(&of(Ok(Some(&busy))), Warn, &["2 rules", "iolag reset"]);
+    has(
+        &of(Ok(Some(&busy))),
+        Warn,
+        &["rules in force: 2", "iolag reset"],
+    );
     let failure = Failure::new(FAILED, "/run/s is not a socket").hint("name another");
     has(&of(Err(&failure)), Warn, &["not a socket", "name another"]);
 }
@@ -70,7 +74,7 @@ fn programs_of_others_are_told_with_their_owners() {
     };
     let of = |loaded| {
         let owners = vec![owner(7, "iolag", &[1]), owner(9, "bpftrace", &[2])];
-        other_programs(&Programs { loaded, owners })
+        other_programs(&Programs { loaded, owners }, None)
     };
     has(&of(Ok(vec![program(1, "tp_sys_enter")])), Status::Ok, &[]);
     let both = vec![program(2, "x"), program(3, ""), program(1, "ours")];
@@ -81,6 +85,12 @@ fn programs_of_others_are_told_with_their_owners() {
         &["2 others", "x of bpftrace (pid 9)", "unnamed of no process"],
     );
     has(&of(Err("not permitted".into())), Skip, &["not permitted"]);
+    // An agent under another name.
+    let programs = Programs {
+        loaded: Ok(vec![program(2, "x")]),
+        owners: vec![owner(9, "other", &[2])],
+    };
+    has(&other_programs(&programs, Some(9)), Status::Ok, &[]);
 }
 
 #[test]
