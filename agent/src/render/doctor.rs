@@ -3,6 +3,9 @@
 use super::lines::{hang, wrap};
 use crate::report::doctor::{Check, Diagnosis, Status};
 
+/// Where what explains a check begins: below its name.
+const MARGIN: usize = 8;
+
 /// What stands for a reason that was told in the line before.
 const AS_ABOVE: &str = "as above";
 
@@ -37,7 +40,6 @@ fn row(check: &Check, before: Option<&Check>, width: usize) -> String {
         Status::Skip => "skip",
     };
     let first = format!("  {status:<4}  {:<width$}  ", check.name);
-    let indent = first.chars().count();
     let told = |of: fn(&Check) -> &Option<String>| {
         let same =
             before.is_some_and(|before| before.group == check.group && of(before) == of(check));
@@ -48,13 +50,13 @@ fn row(check: &Check, before: Option<&Check>, width: usize) -> String {
         true => format!("{}: {AS_ABOVE}", check.value),
         false => check.value.clone(),
     };
-    let mut text = hang(&first, &value, indent);
-    let margin = " ".repeat(indent);
+    let mut text = hang(&first, &value, first.chars().count());
+    let margin = " ".repeat(MARGIN);
     if let (Some(reason), false) = (&check.reason, same_reason) {
-        text += &hang(&margin, reason, indent);
+        text += &hang(&margin, reason, MARGIN);
     }
     if let (Some(remedy), false) = (&check.remedy, same_remedy) {
-        text += &hang(&format!("{margin}remedy: "), remedy, indent);
+        text += &hang(&format!("{margin}remedy: "), remedy, MARGIN);
     }
     text
 }
@@ -88,9 +90,9 @@ mod tests {
             text,
             "host\n  ok    kernel          6.18\n\n\
              delay\n  warn  backend.fentry  0 of 7 points\
-             \n                        the kernel refused the program, and said so in more\
-             \n                        words than a line has room for\
-             \n                        remedy: boot\
+             \n        the kernel refused the program, and said so in more words than a line\
+             \n        has room for\
+             \n        remedy: boot\
              \n  warn  backend.tp      1 of 7 points: as above\n\n\
              other tools\n  skip  agent           none\n\n\
              ok 1, warn 2, fail 0, skip 1: it works\n"
