@@ -23,7 +23,13 @@ impl Place {
         let program = program()?;
         let dir = scratch_dir().unwrap();
         let open = fs::Permissions::from_mode(0o755);
-        fs::copy(program, dir.join("iolag")).unwrap();
+        // By another process: while one of ours has it open for writing, a test that forks keeps it so, and it
+        // cannot be executed.
+        let copied = Command::new("cp")
+            .arg(program)
+            .arg(dir.join("iolag"))
+            .status();
+        assert!(copied.unwrap().success());
         for path in [&dir, &dir.join("iolag")] {
             fs::set_permissions(path, open.clone()).unwrap();
         }
