@@ -248,14 +248,12 @@ fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<aya::maps::Map> {
 /// Delays end with the agent's exit even while the kernel still takes its links down. Where it cannot be
 /// had, the links' end and the lease do the same, later.
 fn watch_exit(ebpf: &mut Ebpf) -> Result<(), String> {
-    attach(ebpf, None, &format!("tp_{EXIT}"), EXIT_ATTEMPT)
+    let attempt = Attempt {
+        backend: Backend::Tp,
+        symbol: "sched_process_exit",
+    };
+    attach(ebpf, None, "tp_sched_process_exit", attempt)
 }
-
-const EXIT: &str = "sched_process_exit";
-const EXIT_ATTEMPT: Attempt = Attempt {
-    backend: Backend::Tp,
-    symbol: EXIT,
-};
 
 fn read_btf(path: &Path) -> Result<Btf, Failure> {
     Btf::parse_file(path, aya::Endianness::default()).map_err(|error| {
