@@ -1,7 +1,8 @@
 //! The eBPF programs, maps and links that the kernel holds, by its own lists.
 
 use std::{
-    io,
+    collections::BTreeSet,
+    fs, io,
     os::fd::{AsRawFd as _, FromRawFd as _},
     time::{Duration, Instant},
 };
@@ -133,4 +134,28 @@ pub fn wait_gone(
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// The ids that live processes have open: of programs, maps or links, by the name that fdinfo has for them.
+#[must_use]
+pub fn held(id: &str) -> BTreeSet<u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let descriptors = processes.flat_map(|process| {
+        let names = fs::read_dir(process.path().join("fd"));
+        let names = names.into_iter().flatten().flatten();
+        names.map(move |name| {
+            (
+                name.path(),
+                process.path().join("fdinfo").join(name.file_name()),
+            )
+        })
+    });
+    let ids = descriptors.filter_map(|(fd, info)| {
+        let target = fs::read_link(fd).ok()?;
+        target.to_str()?.strip_prefix("anon_inode:bpf")?;
+        let info = fs::read_to_string(info).ok()?;
+        let id = info.lines().find_map(|line| line.strip_prefix(id))?;
+        id.trim().parse().ok()
+    });
+    ids.collect()
 }
