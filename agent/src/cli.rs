@@ -17,7 +17,7 @@ use clap::{
 use crate::{
     agent,
     control::{DEFAULT_SOCKET, client::call, protocol::Command},
-    events,
+    doctor, events,
     failure::{FAILED, Failure, USAGE},
     hist,
     host::Facts,
@@ -87,6 +87,8 @@ enum Verb {
     Verify(manage::Verify),
     /// Show the agent, the rules, and what was done at each point
     Status(StatusArgs),
+    /// Try every backend and probe on this host and say what works, what not, and why; exit code 3 if delays cannot
+    Doctor(StatusArgs),
     /// Histograms of a probe, every INTERVAL or at Ctrl-C
     Hist(Hist),
     /// Record how long something takes, as a profile for --like and imitate
@@ -291,6 +293,7 @@ fn execute(command: Verb, common: &Common) -> Result<u8, Failure> {
         Verb::Remove(rule) => manage::remove(&rule, socket),
         Verb::Verify(rules) => manage::verify(&rules, socket, print),
         Verb::Status(status) => print(&render_status(socket, status.format)?),
+        Verb::Doctor(args) => return doctor::run(socket, args.format, print),
         Verb::Hist(hist) => show_histograms(socket, &hist),
         Verb::Record(args) => record::run(&args, socket, print),
         Verb::Top { interval } => {

@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod cli;
 pub mod control;
+pub mod doctor;
 pub mod events;
 pub mod failure;
 mod functions;

@@ -137,7 +137,9 @@ pub fn plan_point(point: &'static Point, choice: Choice, facts: &Facts) -> Point
     plan
 }
 
-fn impossible(backend: Backend, facts: &Facts) -> Option<&'static str> {
+/// Why a backend need not even be tried.
+#[must_use]
+pub fn impossible(backend: Backend, facts: &Facts) -> Option<&'static str> {
     match backend {
         Backend::Fentry if facts.btf.is_none() => {
             Some("this kernel has no BTF (/sys/kernel/btf/vmlinux; CONFIG_DEBUG_INFO_BTF)")

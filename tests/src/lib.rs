@@ -4,6 +4,7 @@
 pub mod affinity;
 pub mod agent;
 pub mod demo;
+pub mod doctor;
 pub mod dump;
 pub mod fio;
 pub mod loop_device;

@@ -1,7 +1,8 @@
-//! The eBPF programs and links that the kernel holds, by its own lists.
+//! The eBPF programs, maps and links that the kernel holds, by its own lists.
 
 use std::{
-    io,
+    collections::BTreeSet,
+    fs, io,
     os::fd::{AsRawFd as _, FromRawFd as _},
     time::{Duration, Instant},
 };
@@ -10,6 +11,9 @@ use anyhow::{Result, bail};
 
 /// `BPF_PROG_GET_NEXT_ID` of `enum bpf_cmd` (`include/uapi/linux/bpf.h`).
 const BPF_PROG_GET_NEXT_ID: libc::c_int = 11;
+
+/// `BPF_MAP_GET_NEXT_ID`, likewise.
+const BPF_MAP_GET_NEXT_ID: libc::c_int = 12;
 
 /// `BPF_LINK_GET_NEXT_ID`, likewise.
 const BPF_LINK_GET_NEXT_ID: libc::c_int = 31;
@@ -29,6 +33,14 @@ pub fn loaded() -> Result<Vec<u32>> {
 /// The caller may not ask (needs root).
 pub fn links() -> Result<Vec<u32>> {
     ids(BPF_LINK_GET_NEXT_ID)
+}
+
+/// The ids of all maps.
+///
+/// # Errors
+/// The caller may not ask (needs root).
+pub fn maps() -> Result<Vec<u32>> {
+    ids(BPF_MAP_GET_NEXT_ID)
 }
 
 fn ids(next: libc::c_int) -> Result<Vec<u32>> {
@@ -122,4 +134,28 @@ pub fn wait_gone(
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// The ids that live processes have open: of programs, maps or links, by the name that fdinfo has for them.
+#[must_use]
+pub fn held(id: &str) -> BTreeSet<u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let descriptors = processes.flat_map(|process| {
+        let names = fs::read_dir(process.path().join("fd"));
+        let names = names.into_iter().flatten().flatten();
+        names.map(move |name| {
+            (
+                name.path(),
+                process.path().join("fdinfo").join(name.file_name()),
+            )
+        })
+    });
+    let ids = descriptors.filter_map(|(fd, info)| {
+        let target = fs::read_link(fd).ok()?;
+        target.to_str()?.strip_prefix("anon_inode:bpf")?;
+        let info = fs::read_to_string(info).ok()?;
+        let id = info.lines().find_map(|line| line.strip_prefix(id))?;
+        id.trim().parse().ok()
+    });
+    ids.collect()
 }

@@ -3,6 +3,8 @@
 
 #[path = "privileged/control.rs"]
 mod control;
+#[path = "privileged/doctor.rs"]
+mod doctor;
 #[path = "privileged/events.rs"]
 mod events;
 #[path = "privileged/imitate.rs"]

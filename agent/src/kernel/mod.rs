@@ -5,15 +5,19 @@ mod delay;
 mod empty;
 mod hook;
 mod host_types;
+mod loaded;
 mod loader;
 mod measure;
 mod prog_info;
 mod prompt_end;
 mod types;
 
-pub use delay::{DelayProbe, Fields, KernelLog, RuleMaps, RuleSample, Sample, WantedSets};
+pub use delay::{
+    DelayProbe, DelayTrial, Fields, KernelLog, RuleMaps, RuleSample, Sample, WantedSets,
+};
 pub use empty::{EmptyProbe, measure_programs};
 pub use host_types::{HostTypes, ReadingTypes};
+pub use loaded::{TracingProgram, tracing_programs};
 pub use measure::{Counts, EventRing, MeasureProbe, RawSeries, Tasks};
 pub use prog_info::ProgStats;
 pub use prompt_end::PromptEnd;

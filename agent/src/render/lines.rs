@@ -10,17 +10,24 @@ const LEAST: usize = 4;
 /// columns. A word that is longer than a line is cut into several.
 #[must_use]
 pub fn wrap(text: &str, indent: usize) -> String {
+    hang("", text, indent)
+}
+
+/// As [`wrap`], behind a first word or several that stay as they are.
+#[must_use]
+pub fn hang(first: &str, text: &str, indent: usize) -> String {
     let mut lines = String::new();
-    let mut line = String::new();
+    let mut line = first.to_owned();
+    let mut fresh = true;
     for word in text.split([' ', '\n']) {
         let mut word: Vec<char> = word.chars().collect();
         loop {
             let used = line.chars().count();
-            let fresh = line.trim_start().is_empty();
             let gap = usize::from(!fresh);
             if used + gap + word.len() <= COLUMNS {
                 line.extend((!fresh).then_some(' '));
                 line.extend(word);
+                fresh = false;
                 break;
             }
             if fresh {
@@ -28,6 +35,7 @@ pub fn wrap(text: &str, indent: usize) -> String {
             }
             lines += &format!("{line}\n");
             line = " ".repeat(indent);
+            fresh = true;
         }
     }
     lines + &line + "\n"

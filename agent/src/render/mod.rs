@@ -1,6 +1,7 @@
 //! What people and programs read.
 
 mod bars;
+pub mod doctor;
 pub mod events;
 pub mod hist;
 pub mod json;

@@ -1,6 +1,7 @@
 //! What `status` reports: shared by the agent, which fills it, and the client, which prints it.
 //! All times in ns.
 
+pub mod doctor;
 pub mod dump;
 pub mod events;
 pub mod probes;

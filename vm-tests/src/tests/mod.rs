@@ -3,6 +3,7 @@
 mod blocks;
 mod delay;
 mod demo;
+mod doctor;
 mod everywhere;
 mod matrix;
 mod raised;
@@ -39,6 +40,7 @@ pub const TESTS: &[Test] = &[
     thorough("delay-tp", delay::tp),
     thorough("delay-same", delay::same),
     quick("matrix", matrix::everything),
+    quick("doctor", doctor::claims),
     quick("verified", verified::instructions_are_few),
     quick("blocks", blocks::counted),
     quick("scope-fentry", scope::fentry),

@@ -4,6 +4,7 @@ mod fields;
 mod functions;
 mod points;
 mod rules;
+mod trial;
 
 use std::{os::fd::AsFd as _, path::Path};
 
@@ -34,6 +35,7 @@ use functions::Functions;
 pub use points::Attached;
 use points::Points;
 pub use rules::{RuleMaps, RuleSample, WantedSets};
+pub use trial::DelayTrial;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/delay"));
 /// For kernels that have no `bpf_loop`: since 5.17.
@@ -83,14 +85,14 @@ impl DelayProbe {
                 None
             }
         };
-        let mut ebpf = load_object()
-            .map_err(|error| Failure::new(HOST, format!("failed to load the delay probe: {error:#}"))
-                .hint("the agent needs CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN); under lockdown=confidentiality no kernel allows it"))?;
+        let mut ebpf = load_object()?;
         // Taken before the programs are loaded, so that its map stays open for them.
         let log = KernelLog::init(&mut ebpf)
             .map_err(|error| debug!("no log from the kernel side: {error}"))
             .ok();
-        watch_exit(&mut ebpf);
+        if let Err(reason) = watch_exit(&mut ebpf) {
+            warn!("delays may outlive a killed agent by the time it takes to detach: {reason}");
+        }
         let mut points = Points::default();
         for plan in plans {
             points.attach(&mut ebpf, btf.as_ref(), plan, choice)?;
@@ -230,13 +232,16 @@ impl DelayProbe {
     }
 }
 
-fn load_object() -> anyhow::Result<Ebpf> {
+fn load_object() -> Result<Ebpf, Failure> {
     let given = Given {
         globals: &[("AGENT_TGID", std::process::id())],
         log_level: log::max_level() as u8,
         ..Given::default()
     };
-    loader::load(object(), &given).context("the kernel refused the object")
+    loader::load(object(), &given)
+        .context("the kernel refused the object")
+        .map_err(|error| Failure::new(HOST, format!("failed to load the delay probe: {error:#}"))
+            .hint("the agent needs CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN); under lockdown=confidentiality no kernel allows it"))
 }
 
 /// Which object this kernel can load: it is asked, by loading a program that calls the helper. Without an answer it is
@@ -262,14 +267,12 @@ fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<aya::maps::Map> {
 
 /// Delays end with the agent's exit even while the kernel still takes its links down. Where it cannot be
 /// had, the links' end and the lease do the same, later.
-fn watch_exit(ebpf: &mut Ebpf) {
+fn watch_exit(ebpf: &mut Ebpf) -> Result<(), String> {
     let attempt = Attempt {
         backend: Backend::Tp,
         symbol: "sched_process_exit",
     };
-    if let Err(reason) = attach(ebpf, None, "tp_sched_process_exit", attempt) {
-        warn!("delays may outlive a killed agent by the time it takes to detach: {reason}");
-    }
+    attach(ebpf, None, "tp_sched_process_exit", attempt)
 }
 
 fn read_btf(path: &Path) -> Result<Btf, Failure> {

@@ -72,6 +72,35 @@ impl Points {
         plan: PointPlan,
         choice: Choice,
     ) -> Result<(), Failure> {
+        let point = plan.point;
+        let attached = self
+            .attach_first(ebpf, btf, plan)
+            .map_err(|refused| refusal(point, choice, &refused))?;
+        let slot = slot_of(point.name).unwrap_or_default() as u32;
+        self.by_slot.insert(slot, attached);
+        Ok(())
+    }
+
+    /// As [`Self::attach`], and detaches it at once: what would serve the point, or all refusals.
+    pub fn try_out(
+        &self,
+        ebpf: &mut Ebpf,
+        btf: Option<&Btf>,
+        plan: PointPlan,
+    ) -> Result<Attempt, Vec<Refusal>> {
+        let attached = self.attach_first(ebpf, btf, plan)?;
+        for program in &attached.programs {
+            unload(ebpf, program);
+        }
+        Ok(attached.attempt)
+    }
+
+    fn attach_first(
+        &self,
+        ebpf: &mut Ebpf,
+        btf: Option<&Btf>,
+        plan: PointPlan,
+    ) -> Result<Attached, Vec<Refusal>> {
         let PointPlan {
             point,
             attempts,
@@ -80,15 +109,12 @@ impl Points {
         for attempt in attempts {
             match self.attach_all(ebpf, btf, point, attempt) {
                 Ok(programs) => {
-                    let attached = Attached {
+                    return Ok(Attached {
                         point,
                         attempt,
                         refused,
                         programs,
-                    };
-                    let slot = slot_of(point.name).unwrap_or_default() as u32;
-                    self.by_slot.insert(slot, attached);
-                    return Ok(());
+                    });
                 }
                 Err(reason) => {
                     let backend = attempt.backend.name();
@@ -97,7 +123,7 @@ impl Points {
                 }
             }
         }
-        Err(refusal(point, choice, &refused))
+        Err(refused)
     }
 
     /// The point's own function or tracepoint, and all further functions.
@@ -163,6 +189,11 @@ impl Points {
     pub fn watch(&mut self, ebpf: &mut Ebpf, submitters: bool, forks: bool) -> anyhow::Result<()> {
         switch(ebpf, &SUBMITTERS, &mut self.submitters, submitters)?;
         switch(ebpf, &FORKS, &mut self.forks, forks)
+    }
+
+    /// The tracepoints of [`Self::watch`].
+    pub fn watched() -> impl Iterator<Item = &'static str> {
+        SUBMITTERS.into_iter().chain(FORKS)
     }
 
     /// As [`super::DelayProbe::attach_last`].

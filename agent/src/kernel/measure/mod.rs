@@ -138,6 +138,15 @@ impl MeasureProbe {
         })
     }
 
+    /// Memory that the histograms of a probe take (bytes).
+    ///
+    /// # Errors
+    /// The number of CPUs cannot be read.
+    pub fn memory(probe: &Probe) -> anyhow::Result<usize> {
+        let cpus = aya::util::nr_cpus().map_err(|(path, error)| anyhow!("{path}: {error}"))?;
+        Ok(slots(cpus, probe) * cpus * block_size(probe.metrics.len()))
+    }
+
     /// Sums of the ledger over all CPUs, by `Loss`.
     ///
     /// # Errors

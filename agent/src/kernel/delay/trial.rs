@@ -1,0 +1,77 @@
+//! The probe `delay`, to find out what this kernel allows: one thing is attached at a time, and detached at once.
+
+use std::path::Path;
+
+use aya::{Btf, Ebpf};
+
+use super::{functions::Functions, load_object, points::Points, read_btf, watch_exit};
+use crate::{
+    failure::Failure,
+    host::Facts,
+    plan::{Attempt, PointPlan, Refusal},
+};
+
+/// There is no lease and no rule in its maps, so nobody waits. Dropping it detaches and frees everything.
+pub struct DelayTrial {
+    ebpf: Ebpf,
+    /// Or why `fentry` has none.
+    btf: Result<Btf, Failure>,
+    points: Points,
+    functions: Functions,
+}
+
+impl DelayTrial {
+    /// Loads the object.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn load(facts: &Facts) -> Result<Self, Failure> {
+        let btf = facts.btf.as_deref();
+        let btf = read_btf(btf.unwrap_or(Path::new("/sys/kernel/btf/vmlinux")));
+        let mut ebpf = load_object()?;
+        Ok(Self {
+            functions: Functions::take(&mut ebpf)?,
+            btf,
+            points: Points::default(),
+            ebpf,
+        })
+    }
+
+    /// What of a plan would serve the point, or all refusals.
+    ///
+    /// # Errors
+    /// All of it is refused.
+    pub fn point(&mut self, plan: PointPlan) -> Result<Attempt, Vec<Refusal>> {
+        self.points
+            .try_out(&mut self.ebpf, self.btf.as_ref().ok(), plan)
+    }
+
+    /// Whether rules can be at a function.
+    ///
+    /// # Errors
+    /// They cannot.
+    pub fn function(&mut self, name: &str) -> Result<(), Failure> {
+        let wanted = self.functions.want(&mut self.ebpf, &[name.to_owned()]);
+        self.functions.release(&mut self.ebpf, |_| false);
+        wanted.map(drop)
+    }
+
+    /// Whether the agent's own exit can end its delays.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn exit(&mut self) -> Result<(), String> {
+        watch_exit(&mut self.ebpf)
+    }
+
+    /// Whether filters can know who submits requests and who forks whom; returns where they are told.
+    ///
+    /// # Errors
+    /// They cannot.
+    pub fn watch(&mut self) -> anyhow::Result<Vec<&'static str>> {
+        let Self { ebpf, points, .. } = self;
+        let watched = points.watch(ebpf, true, true);
+        points.watch(ebpf, false, false)?;
+        watched.map(|()| Points::watched().collect())
+    }
+}
