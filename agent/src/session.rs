@@ -22,7 +22,7 @@ use crate::{
         admit::{admit, known},
         asked::asked,
         force::{Asked, InForce},
-        spec::{Delay, Outcome, Spec},
+        spec::{Came, Delay, Outcome, Spec},
         table::Subjects,
     },
 };
@@ -44,6 +44,8 @@ pub struct Session {
     probe: DelayProbe,
     rules: InForce,
     conditions: Conditions,
+    /// Of the last name that was made up for a rule.
+    last_number: u64,
     facts: Facts,
     choice: Choice,
     started: Instant,
@@ -64,6 +66,7 @@ impl Session {
             probe,
             rules: InForce::new(LEASE),
             conditions: Conditions::default(),
+            last_number: 0,
             facts: facts.clone(),
             choice,
             started: Instant::now(),
@@ -160,25 +163,27 @@ impl Session {
             functions: Vec::new(),
         };
         let host = (self.choice, &self.facts);
-        self.rules.add(&mut self.probe, asked, true, host)
+        self.rules.add(&mut self.probe, asked, true, host)?;
+        Ok(())
     }
 
-    /// Puts a rule into force beside the others. Returns its name.
+    /// Puts a rule into force beside the others.
     ///
     /// # Errors
     /// It makes no sense, or not on this host; or as [`InForce::add`]. The rules in force stay as they were.
-    pub fn inject(&mut self, mut spec: Spec) -> Result<String, Failure> {
+    pub fn inject(&mut self, mut spec: Spec) -> Result<Came, Failure> {
         let first = spec.points.first().map_or("", String::as_str);
-        let name = admit(&spec.name, first, &self.names())?;
+        let (name, number) = admit(&spec.name, first, &self.names(), self.last_number)?;
+        self.last_number = number;
         spec.name.clone_from(&name);
         let hierarchy = |controller: Option<&str>| self.fields()?.hierarchy(controller);
         let asked = asked(spec, Path::new("/"), hierarchy)?;
         let conditions = &asked.spec.abort_if;
         let watch = Conditions::look(conditions, Path::new("/"), &self.probes)?;
         let host = (self.choice, &self.facts);
-        self.rules.add(&mut self.probe, asked, false, host)?;
+        let id = self.rules.add(&mut self.probe, asked, false, host)?;
         self.conditions.add(&name, watch);
-        Ok(name)
+        Ok(Came { id, name })
     }
 
     /// Names of the rules in force.
@@ -231,6 +236,15 @@ impl Session {
             return Ok(());
         }
         known(name, &self.names())
+    }
+
+    /// Takes the rule of that id out of force. Returns its name.
+    ///
+    /// # Errors
+    /// It is not in force any more; the kernel refuses.
+    pub fn remove_id(&mut self, id: u64) -> Result<String, Failure> {
+        let removed = self.rules.remove_id(&mut self.probe, id, "removed")?;
+        removed.ok_or_else(|| Failure::new(USAGE, format!("the rule of id {id} is not in force")))
     }
 
     /// Removes all rules.

@@ -21,6 +21,8 @@ mod refusals;
 mod rules_draws;
 #[path = "privileged/rules_ends.rs"]
 mod rules_ends;
+#[path = "privileged/rules_gone.rs"]
+mod rules_gone;
 #[path = "privileged/rules_input.rs"]
 mod rules_input;
 #[path = "privileged/rules_safety.rs"]

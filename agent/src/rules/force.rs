@@ -41,6 +41,8 @@ pub struct InForce {
     /// Skipped runs of the programs at a rule's points before it came, by place.
     missed_before: [u64; RULES],
     next: usize,
+    /// The last id that was given.
+    last_id: u64,
     fields: Option<Fields>,
     /// Inode and device of the agent's program.
     agent: (u64, u64),
@@ -56,6 +58,7 @@ impl InForce {
             compiled: Compiled::default(),
             missed_before: [0; RULES],
             next: 0,
+            last_id: 0,
             fields: None,
             agent: (0, 0),
             ended: VecDeque::new(),
@@ -114,8 +117,7 @@ impl InForce {
         self.write(probe, control)
     }
 
-    /// Puts a rule into force, in the stead of one of the same name if `replace` is set. A rule without delay removes
-    /// that one.
+    /// Puts a rule into force, in the stead of one of the same name if `replace` is set. Returns its id.
     ///
     /// # Errors
     /// There is one of that name, or no place; a point cannot be attached; the kernel refuses. The rules in force stay
@@ -126,7 +128,7 @@ impl InForce {
         asked: Asked,
         replace: bool,
         (choice, facts): (Choice, &Facts),
-    ) -> Result<(), Failure> {
+    ) -> Result<u64, Failure> {
         let name = &asked.spec.name;
         let before = self.place_of(name);
         if before.is_some() && !replace {
@@ -156,7 +158,9 @@ impl InForce {
         if let Some(before) = before {
             table[before] = None;
         }
+        self.last_id += 1;
         table[place] = Some(Placed {
+            id: self.last_id,
             spec: asked.spec,
             subjects: asked.subjects,
             slots,
@@ -165,7 +169,7 @@ impl InForce {
         });
         self.change(probe, table)?;
         self.next = (place + 1) % RULES;
-        Ok(())
+        Ok(self.last_id)
     }
 
     /// Takes a rule out of force; false if there is none of that name.
@@ -183,6 +187,25 @@ impl InForce {
         };
         self.remove_places(probe, 1 << place, why)?;
         Ok(true)
+    }
+
+    /// As [`Self::remove`], by its id. Returns the name.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remove_id(
+        &mut self,
+        probe: &mut DelayProbe,
+        id: u64,
+        why: &str,
+    ) -> Result<Option<String>, Failure> {
+        let found = self.rules().find(|(_, placed)| placed.id == id);
+        let Some((place, name)) = found.map(|(place, placed)| (place, placed.spec.name.clone()))
+        else {
+            return Ok(None);
+        };
+        self.remove_places(probe, 1 << place, why)?;
+        Ok(Some(name))
     }
 
     /// Takes all rules out of force.

@@ -121,9 +121,21 @@ pub struct Filters {
     pub under: Vec<PathBuf>,
 }
 
+/// Which rule came, as the agent answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Came {
+    /// No other rule of that agent ever had or gets it.
+    pub id: u64,
+    /// No other rule in force has it.
+    pub name: String,
+}
+
 /// What came of a rule since it is in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
+    /// As [`Came::id`].
+    #[serde(default)]
+    pub id: u64,
     /// Without the table of quantiles, which is left empty.
     pub spec: Spec,
     pub age_ns: u64,

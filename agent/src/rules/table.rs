@@ -44,6 +44,8 @@ pub struct Subjects {
 /// A rule in its place.
 #[derive(Clone, Debug)]
 pub struct Placed {
+    /// As in [`super::spec::Came`].
+    pub id: u64,
     pub spec: Spec,
     pub subjects: Subjects,
     pub slots: Vec<u32>,
@@ -272,6 +274,7 @@ mod tests {
 
     fn placed(slots: &[u32], subjects: Subjects) -> Placed {
         Placed {
+            id: 1,
             spec: Spec {
                 for_ns: Some(5),
                 cap_ns: u64::MAX,

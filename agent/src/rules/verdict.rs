@@ -160,6 +160,7 @@ pub mod tests {
             p999: mean,
         };
         Outcome {
+            id: 1,
             spec: Spec {
                 name: "slow".into(),
                 points: vec!["vfs.read".into(), "vfs.write".into()],

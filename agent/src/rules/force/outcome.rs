@@ -40,6 +40,7 @@ impl InForce {
             quantiles.clear();
         }
         Ok(Outcome {
+            id: placed.id,
             age_ns,
             left_ns: spec.for_ns.map(|length| length.saturating_sub(age_ns)),
             ended: why.map(Into::into),
