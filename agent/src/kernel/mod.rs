@@ -27,6 +27,19 @@ pub fn boot_unix_ns() -> u64 {
     (unix.as_nanos() as u64).saturating_sub(now_ns())
 }
 
+/// Waits until all programs are through that run now, which may be in a wait: they do so under RCU's lock.
+pub fn wait_for_programs() {
+    // SAFETY: it has no memory to harm; it waits for an RCU grace period (`kernel/sched/membarrier.c`).
+    let waited = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if waited != 0 {
+        // Refused where CPUs run without ticks (nohz_full): long enough for all that are not in a wait.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// Of `enum membarrier_cmd` (`include/uapi/linux/membarrier.h`).
+const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+
 /// Bytes of a page.
 #[must_use]
 pub fn page_bytes() -> u64 {

@@ -40,6 +40,10 @@ pub struct InForce {
     compiled: Compiled,
     /// Skipped runs of the programs at a rule's points before it came, by place.
     missed_before: [u64; RULES],
+    /// Of the last change, also if it was refused.
+    epoch: u64,
+    /// The maps may hold more than the rules in force need.
+    littered: bool,
     next: usize,
     /// The last id that was given.
     last_id: u64,
@@ -57,6 +61,8 @@ impl InForce {
             table: std::array::from_fn(|_| None),
             compiled: Compiled::default(),
             missed_before: [0; RULES],
+            epoch: 0,
+            littered: false,
             next: 0,
             last_id: 0,
             fields: None,
@@ -147,13 +153,7 @@ impl InForce {
             .hint("iolag rules shows them, iolag remove NAME makes room")
         })?;
         let attached = attach(probe, &asked, choice, facts);
-        let slots = match attached {
-            Ok(slots) => slots,
-            Err(failure) => {
-                self.release(probe);
-                return Err(failure);
-            }
-        };
+        let slots = attached.inspect_err(|_| self.release(probe))?;
         let mut table = self.table.clone();
         if let Some(before) = before {
             table[before] = None;
@@ -164,10 +164,10 @@ impl InForce {
             spec: asked.spec,
             subjects: asked.subjects,
             slots,
-            epoch: self.compiled.control.epoch + 1,
+            epoch: self.epoch + 1,
             start_ns: now_ns(),
         });
-        self.change(probe, table)?;
+        self.change(probe, table, None)?;
         self.next = (place + 1) % RULES;
         Ok(self.last_id)
     }
@@ -211,9 +211,13 @@ impl InForce {
     /// Takes all rules out of force.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The kernel refuses: they end with the lease.
     pub fn clear(&mut self, probe: &mut DelayProbe, why: &str) -> Result<(), Failure> {
+        if self.is_empty() {
+            return Ok(());
+        }
         self.remove_places(probe, Set::MAX, why)
+            .or_else(|failure| Err(self.give_up(probe, &failure.message)))
     }
 
     fn remove_places(
@@ -222,36 +226,13 @@ impl InForce {
         places: Set,
         why: &str,
     ) -> Result<(), Failure> {
-        let mut ended = Vec::new();
-        for (place, _) in self.rules() {
-            if places & (1 << place) != 0 {
-                ended.push(place);
-            }
-        }
-        if ended.is_empty() {
-            return Ok(());
-        }
         let mut table = self.table.clone();
-        let mut outcomes = Vec::new();
-        // Their end first: what is counted later is not theirs.
-        let mut control = self.compiled.control;
-        for at in &mut control.at {
-            *at &= !places;
-        }
-        control = self.dressed(probe, control);
-        self.write(probe, control)?;
-        for place in &ended {
-            outcomes.extend(self.outcome(probe, *place, Some(why)).ok());
-            table[*place] = None;
-        }
-        self.change(probe, table)?;
-        for outcome in outcomes {
-            if self.ended.len() == ENDED {
-                self.ended.pop_front();
+        for (place, placed) in table.iter_mut().enumerate() {
+            if places & (1 << place) != 0 {
+                *placed = None;
             }
-            self.ended.push_back(outcome);
         }
-        Ok(())
+        self.change(probe, table, Some(why))
     }
 
     /// Takes rules out of force that are at their end: time, hits, or processes.
@@ -372,15 +353,6 @@ impl InForce {
         self.compiled.control = control;
         Ok(())
     }
-}
-
-/// Runs that the kernel skipped of the programs at these points.
-fn missed(probe: &DelayProbe, slots: &[u32]) -> anyhow::Result<u64> {
-    let mut sum = 0;
-    for slot in slots {
-        sum += probe.program(*slot)?.missed;
-    }
-    Ok(sum)
 }
 
 /// Attaches a rule's points, and gives their slots.

@@ -5,7 +5,7 @@ mod functions;
 mod points;
 mod rules;
 
-use std::{os::fd::AsFd as _, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
 use agent_common::{bucket, catalogue::Backend, pod::Counters, rules::SLOTS};
 use anyhow::{Context as _, anyhow};
@@ -19,7 +19,7 @@ use log::{Log, debug, warn};
 use super::{
     attach::attach,
     loader::{self, Given},
-    prog_info::{ProgStats, prog_stats},
+    prog_info::ProgStats,
 };
 use crate::{
     failure::{Failure, HOST},
@@ -206,21 +206,30 @@ impl DelayProbe {
         })
     }
 
+    /// Runs that the kernel skipped of the programs at these slots (count), each program counted once: that of
+    /// `sys_enter` is at several points, and that of functions at all of them.
+    ///
+    /// # Errors
+    /// The kernel refuses the look-up.
+    pub fn missed(&self, slots: &[u32]) -> anyhow::Result<u64> {
+        Ok(self.stats(&self.points.programs(slots))?.missed)
+    }
+
     /// The kernel's counts of the programs that serve `slot`: of several, their sums.
     ///
     /// # Errors
     /// The kernel refuses the look-up.
-    pub fn program(&self, slot: u32) -> anyhow::Result<ProgStats> {
+    fn program(&self, slot: u32) -> anyhow::Result<ProgStats> {
+        self.stats(&self.points.programs(&[slot]))
+    }
+
+    fn stats(&self, programs: &BTreeSet<String>) -> anyhow::Result<ProgStats> {
         let mut sum = ProgStats::default();
-        for name in self.points.programs(slot) {
-            let program = self
-                .ebpf
-                .program(&name)
-                .ok_or_else(|| anyhow!("failed to find program {name}"))?;
-            let stats = prog_stats(program.fd()?.as_fd()).context("failed to read program info")?;
+        for name in programs {
+            let stats = points::stats(&self.ebpf, name)?;
             sum.run_time_ns += stats.run_time_ns;
             sum.run_count += stats.run_count;
-            sum.missed += stats.missed;
+            sum.missed += stats.missed + self.points.missed_before(name);
         }
         Ok(sum)
     }

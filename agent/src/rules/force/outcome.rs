@@ -2,7 +2,7 @@
 
 use agent_common::{bucket, catalogue::slot};
 
-use super::{InForce, missed};
+use super::InForce;
 use crate::{
     failure::Failure,
     kernel::{DelayProbe, now_ns},
@@ -56,7 +56,9 @@ impl InForce {
                 exempt: tally.exempt,
                 capped: tally.capped,
                 short: tally.short,
-                missed: missed(probe, &placed.slots)?.saturating_sub(self.missed_before[place]),
+                missed: probe
+                    .missed(&placed.slots)?
+                    .saturating_sub(self.missed_before[place]),
                 asked_ns: tally.asked_ns,
                 achieved_ns: tally.achieved_ns,
             },
