@@ -27,6 +27,8 @@ mod rules_gone;
 mod rules_input;
 #[path = "privileged/rules_safety.rs"]
 mod rules_safety;
+#[path = "privileged/rules_undone.rs"]
+mod rules_undone;
 #[path = "privileged/rules_verify.rs"]
 mod rules_verify;
 #[path = "privileged/safety.rs"]

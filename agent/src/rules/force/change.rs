@@ -193,7 +193,7 @@ impl InForce {
             return Err(self.give_up(probe, &why));
         }
         self.tidy_or_later(probe);
-        Err(why.into())
+        Err(Failure::from(why).hint("the rules in force stay as they were; iolag reset ends them"))
     }
 
     /// Writes the entries of rules of which another one was to take the stead. None of these has processes.
