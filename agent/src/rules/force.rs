@@ -17,8 +17,9 @@ use super::{
 };
 use crate::{
     failure::{FAILED, Failure, USAGE},
+    functions::Function,
     host::Facts,
-    kernel::{DelayProbe, Fields, now_ns},
+    kernel::{DelayProbe, Fields, RuleMaps, now_ns},
     plan::{self, Choice},
 };
 
@@ -31,7 +32,7 @@ pub struct Asked {
     pub spec: Spec,
     pub subjects: Subjects,
     /// What `fn:` points stand for.
-    pub functions: Vec<String>,
+    pub functions: Vec<Function>,
 }
 
 pub struct InForce {
@@ -152,7 +153,8 @@ impl InForce {
             )
             .hint("iolag rules shows them, iolag remove NAME makes room")
         })?;
-        let attached = attach(probe, &asked, choice, facts);
+        let meanwhile = self.renewal(probe);
+        let attached = attach(probe, &asked, choice, facts, meanwhile);
         let slots = attached.inspect_err(|_| self.release(probe))?;
         let mut table = self.table.clone();
         if let Some(before) = before {
@@ -217,7 +219,7 @@ impl InForce {
             return Ok(());
         }
         self.remove_places(probe, Set::MAX, why)
-            .or_else(|failure| Err(self.give_up(probe, &failure.message)))
+            .map_err(|failure| self.give_up(probe, &failure.message))
     }
 
     fn remove_places(
@@ -280,6 +282,21 @@ impl InForce {
         }
         let control = self.dressed(probe, self.compiled.control);
         self.write(probe, control)
+    }
+
+    /// Extends the lease while something takes long.
+    fn renewal(&self, probe: &DelayProbe) -> impl FnMut(&mut RuleMaps) + use<> {
+        let mut control = self.dressed(probe, self.compiled.control);
+        let (none, lease_ns) = (self.is_empty(), self.lease.as_nanos() as u64);
+        move |maps| {
+            control.lease_until_ns = now_ns() + lease_ns;
+            if none {
+                return;
+            }
+            if let Err(error) = maps.control(&control) {
+                log::warn!("failed to renew the lease: {error:#}");
+            }
+        }
     }
 
     /// Tells the programs at `sys_enter` which of the two is to work from now on.
@@ -361,16 +378,18 @@ fn attach(
     asked: &Asked,
     choice: Choice,
     facts: &Facts,
+    mut meanwhile: impl FnMut(&mut RuleMaps),
 ) -> Result<Vec<u32>, Failure> {
     let mut slots = Vec::new();
     for (place, point) in POINTS.iter().enumerate() {
         if asked.spec.points.iter().any(|name| name == point.name) {
             probe.want_point(plan::plan_point(point, choice, facts))?;
+            meanwhile(&mut probe.rules);
             slots.push(place as u32);
         }
     }
     if !asked.functions.is_empty() {
-        slots.extend(probe.want_functions(&asked.functions)?);
+        slots.extend(probe.want_functions(&asked.functions, meanwhile)?);
     }
     slots.sort_unstable();
     slots.dedup();

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     failure::{Failure, HOST},
+    functions::Function,
     host::Facts,
     plan::{Attempt, Choice, PointPlan},
 };
@@ -141,17 +142,30 @@ impl DelayProbe {
         self.points.watch(&mut self.ebpf, submitters, forks)
     }
 
-    /// The slots of these functions, each attached now if it was not.
+    /// The slots of these functions, each attached now if it was not. `meanwhile` is called behind each, as all may take
+    /// seconds.
     ///
     /// # Errors
     /// One cannot be: nothing has changed.
-    pub fn want_functions(&mut self, names: &[String]) -> Result<Vec<u32>, Failure> {
-        self.functions.want(&mut self.ebpf, names)
+    pub fn want_functions(
+        &mut self,
+        functions: &[Function],
+        mut meanwhile: impl FnMut(&mut RuleMaps),
+    ) -> Result<Vec<u32>, Failure> {
+        let rules = &mut self.rules;
+        self.functions
+            .want(&mut self.ebpf, functions, || meanwhile(rules))
     }
 
-    /// Detaches functions whose slot is not wanted any more.
-    pub fn release_functions(&mut self, wanted: impl Fn(u32) -> bool) {
-        self.functions.release(&mut self.ebpf, wanted);
+    /// Detaches functions whose slot is not wanted any more. `meanwhile` as for [`Self::want_functions`].
+    pub fn release_functions(
+        &mut self,
+        wanted: impl Fn(u32) -> bool,
+        mut meanwhile: impl FnMut(&mut RuleMaps),
+    ) {
+        let rules = &mut self.rules;
+        self.functions
+            .release(&mut self.ebpf, wanted, || meanwhile(rules));
     }
 
     /// The name of the function in that slot.

@@ -14,7 +14,7 @@ use crate::{
     failure::{FAILED, Failure, HOST},
     kernel::{DelayProbe, RuleMaps, wait_for_programs},
     rules::{
-        spec::Delay,
+        spec::{Delay, Outcome},
         table::{Compiled, Placed, Table, between, compile, entry, maybe_wanted, unreadable},
     },
 };
@@ -70,17 +70,13 @@ impl InForce {
 
     /// What came of rules that are not in `left`. Read behind their end: what is counted later is not theirs.
     fn keep_outcomes(&mut self, probe: &DelayProbe, left: &Table, why: &str) {
-        for place in 0..left.len() {
-            if left[place].is_none() && self.table[place].is_some() {
-                let Ok(outcome) = self.outcome(probe, place, Some(why)) else {
-                    continue;
-                };
-                if self.ended.len() == ENDED {
-                    self.ended.pop_front();
-                }
-                self.ended.push_back(outcome);
-            }
-        }
+        let gone = self.rules().filter(|(place, _)| left[*place].is_none());
+        let outcomes: Vec<Outcome> = gone
+            .filter_map(|(place, _)| self.outcome(probe, place, Some(why)).ok())
+            .collect();
+        self.ended.extend(outcomes);
+        let too_many = self.ended.len().saturating_sub(ENDED);
+        self.ended.drain(..too_many);
     }
 
     /// An epoch that no change had, not even one that was refused: programs may remember what they saw of it.
@@ -229,7 +225,8 @@ impl InForce {
             }
         }
         probe.release_points(|slot| wanted[slot as usize]);
-        probe.release_functions(|slot| wanted[slot as usize]);
+        let meanwhile = self.renewal(probe);
+        probe.release_functions(|slot| wanted[slot as usize], meanwhile);
     }
 }
 
