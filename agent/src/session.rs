@@ -11,6 +11,7 @@ use agent_common::{
 };
 
 use crate::{
+    events::ready::Ready,
     failure::{Failure, USAGE},
     host::Facts,
     kernel::{DelayProbe, Fields, KernelLog},
@@ -28,8 +29,10 @@ use crate::{
 };
 
 mod conditions;
+mod directories;
 
 use conditions::Conditions;
+use directories::Directories;
 
 /// Delays end this long after the last renewal. One more hit may begin just before that and take up
 /// to a second, which still is well within the 5 s that are promised.
@@ -44,6 +47,7 @@ pub struct Session {
     probe: DelayProbe,
     rules: InForce,
     conditions: Conditions,
+    directories: Directories,
     /// Of the last name that was made up for a rule.
     last_number: u64,
     facts: Facts,
@@ -66,6 +70,7 @@ impl Session {
             probe,
             rules: InForce::new(LEASE),
             conditions: Conditions::default(),
+            directories: Directories::new(),
             last_number: 0,
             facts: facts.clone(),
             choice,
@@ -181,9 +186,37 @@ impl Session {
         let conditions = &asked.spec.abort_if;
         let watch = Conditions::look(conditions, Path::new("/"), &self.probes)?;
         let host = (self.choice, &self.facts);
-        let id = self.rules.add(&mut self.probe, asked, false, host)?;
+        let watched = self.directories.watch(&asked);
+        let added = watched.and_then(|watched| {
+            let id = self.rules.add(&mut self.probe, asked, false, host)?;
+            self.directories.add(id, watched);
+            Ok(id)
+        });
+        self.directories.keep(&self.rules.ids());
+        let id = added?;
         self.conditions.add(&name, watch);
         Ok(Came { id, name })
+    }
+
+    /// Ready when [`Self::end_with_directories`] has to be called; none where the kernel does not tell.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn directories_ready(&self) -> Result<Option<Ready>, Failure> {
+        self.directories.ready()
+    }
+
+    /// Takes rules out of force of which a directory has gone.
+    ///
+    /// # Errors
+    /// The kernel does not tell, or refuses.
+    pub fn end_with_directories(&mut self) -> Result<(), Failure> {
+        for (id, why) in self.directories.gone()? {
+            if let Some(name) = self.rules.remove_id(&mut self.probe, id, &why)? {
+                log::info!("rule {name} ends: {why}");
+            }
+        }
+        Ok(())
     }
 
     /// Names of the rules in force.
@@ -262,6 +295,7 @@ impl Session {
     /// A refusal of the kernel.
     pub fn renew(&mut self) -> Result<(), Failure> {
         self.rules.expire(&mut self.probe)?;
+        self.directories.keep(&self.rules.ids());
         self.abort_if()?;
         self.rules.renew(&mut self.probe)
     }

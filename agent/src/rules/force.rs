@@ -85,6 +85,12 @@ impl InForce {
         specs
     }
 
+    /// Their ids.
+    #[must_use]
+    pub fn ids(&self) -> Vec<u64> {
+        self.rules().map(|(_, placed)| placed.id).collect()
+    }
+
     fn rules(&self) -> impl Iterator<Item = (usize, &Placed)> {
         let place = |(place, placed): (usize, &'_ Option<Placed>)| -> Option<usize> {
             placed.as_ref().map(|_| place)
