@@ -11,6 +11,8 @@ mod prog_info;
 mod prompt_end;
 mod types;
 
+use std::{sync::mpsc, thread, time::Duration};
+
 pub use delay::{DelayProbe, Fields, KernelLog, RuleMaps, RuleSample, Sample, WantedSets};
 pub use empty::{EmptyProbe, measure_programs};
 pub use host_types::{HostTypes, ReadingTypes};
@@ -27,14 +29,22 @@ pub fn boot_unix_ns() -> u64 {
     (unix.as_nanos() as u64).saturating_sub(now_ns())
 }
 
-/// Waits until all programs are through that run now, which may be in a wait: they do so under RCU's lock.
+/// Waits until all programs are through that run now, but not for long ones: they run under RCU's lock.
 pub fn wait_for_programs() {
-    // SAFETY: it has no memory to harm; it waits for an RCU grace period (`kernel/sched/membarrier.c`).
-    let waited = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if waited != 0 {
-        // Refused where CPUs run without ticks (nohz_full): long enough for all that are not in a wait.
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    /// A program that takes longer is in its wait, with which it ends. The lease has to be renewed meanwhile.
+    const PATIENCE: Duration = Duration::from_secs(1);
+    /// Where the call is refused, as where CPUs run without ticks (nohz_full): a program without a wait takes far less.
+    const INSTEAD: Duration = Duration::from_millis(20);
+    let (through, all) = mpsc::channel();
+    thread::spawn(move || {
+        // SAFETY: it has no memory to harm; it waits for an RCU grace period (`kernel/sched/membarrier.c`).
+        let waited = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+        if waited != 0 {
+            thread::sleep(INSTEAD);
+        }
+        let _impatient = through.send(());
+    });
+    let _in_a_wait = all.recv_timeout(PATIENCE);
 }
 
 /// Of `enum membarrier_cmd` (`include/uapi/linux/membarrier.h`).

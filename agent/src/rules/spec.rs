@@ -169,7 +169,9 @@ pub struct Counts {
     pub exempt: u64,
     pub capped: u64,
     pub short: u64,
-    /// Runs of the programs at its points that the kernel skipped.
+    /// Runs that the kernel skipped of the programs at its points since the rule came, each program counted once. A
+    /// program is counted as a whole: `tp` has one for all VFS points, and all `fn:` share one; whether the rule would
+    /// have matched is not known.
     pub missed: u64,
     pub asked_ns: u64,
     pub achieved_ns: u64,
