@@ -33,18 +33,18 @@ pub fn boot_unix_ns() -> u64 {
 pub fn wait_for_programs() {
     /// A program that takes longer is in its wait, with which it ends. The lease has to be renewed meanwhile.
     const PATIENCE: Duration = Duration::from_secs(1);
-    /// Where the call is refused, as where CPUs run without ticks (nohz_full): a program without a wait takes far less.
+    /// Where the call is refused, as where CPUs run without ticks (nohz_full): a program takes far less without its wait.
     const INSTEAD: Duration = Duration::from_millis(20);
     let (through, all) = mpsc::channel();
-    thread::spawn(move || {
+    let waiting = thread::Builder::new().spawn(move || {
         // SAFETY: it has no memory to harm; it waits for an RCU grace period (`kernel/sched/membarrier.c`).
         let waited = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-        if waited != 0 {
-            thread::sleep(INSTEAD);
-        }
-        let _impatient = through.send(());
+        let _impatient = through.send(waited == 0);
     });
-    let _in_a_wait = all.recv_timeout(PATIENCE);
+    let through = waiting.map_or(Ok(false), |_| all.recv_timeout(PATIENCE));
+    if through == Ok(false) {
+        thread::sleep(INSTEAD);
+    }
 }
 
 /// Of `enum membarrier_cmd` (`include/uapi/linux/membarrier.h`).
