@@ -1,7 +1,7 @@
 //! Functions of the running kernel, by name: for the probe `fn`, and for rules at `fn:NAME`.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{BufRead as _, BufReader},
     path::Path,
@@ -15,35 +15,92 @@ const BLACKLIST: &str = "sys/kernel/debug/kprobes/blacklist";
 /// How many names are told where one is unknown.
 const NEAREST: usize = 3;
 
-/// Refuses a name that no function of this kernel has. Where the kernel does not tell its names, all pass.
-///
-/// # Errors
-/// There is none; the nearest names are told.
-pub fn check(root: &Path, name: &str) -> Result<(), Failure> {
-    let Ok(table) = fs::read_to_string(root.join("proc/kallsyms")) else {
-        return Ok(());
-    };
-    let known = functions(&table);
-    if known.is_empty() || known.contains(name) {
-        return Ok(());
+/// A function of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    pub name: String,
+    /// None where the kernel keeps it to itself.
+    pub address: Option<u64>,
+}
+
+/// The functions of this kernel, with their addresses; none where it does not tell their names. The kernel writes some
+/// 10 MB of names each time: so they are read once for all that is asked.
+#[derive(Debug)]
+pub struct Functions(BTreeMap<String, u64>);
+
+impl Functions {
+    #[must_use]
+    pub fn read(root: &Path) -> Self {
+        let table = fs::read_to_string(root.join("proc/kallsyms")).unwrap_or_default();
+        let mut functions = BTreeMap::new();
+        // `ADDRESS KIND NAME [MODULE]` a line.
+        for line in table.lines() {
+            let mut words = line.split_ascii_whitespace();
+            let (Some(address), Some(kind), Some(name)) =
+                (words.next(), words.next(), words.next())
+            else {
+                continue;
+            };
+            if matches!(kind, "t" | "T" | "w" | "W") && !functions.contains_key(name) {
+                let address = u64::from_str_radix(address, 16).unwrap_or(0);
+                functions.insert(name.into(), address);
+            }
+        }
+        Self(functions)
     }
-    let unknown = Failure::new(
-        USAGE,
-        format!("unknown function {name:?}: this kernel has none of that name"),
-    );
-    // What is left of a function after the compiler changed its arguments is named NAME.isra.0.
-    let changed = format!("{name}.");
-    if let Some(changed) = known.iter().find(|known| known.starts_with(&changed)) {
-        return Err(unknown.hint(format!(
-            "the compiler made {changed} of it, whose arguments differ: fn:{changed} may do"
-        )));
+
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
-    let nearest = nearest(&known, name);
-    Err(if nearest.is_empty() {
-        unknown.hint("see /proc/kallsyms; a function that the compiler inlined is not there")
-    } else {
-        unknown.hint(format!("did you mean {}?", nearest.join(", ")))
-    })
+
+    /// With what the kernel tells of it.
+    #[must_use]
+    pub fn function(&self, name: &str) -> Function {
+        // All addresses are 0 to who may not know them.
+        let address = self.0.get(name).copied().filter(|address| *address != 0);
+        Function {
+            name: name.into(),
+            address,
+        }
+    }
+
+    /// Refuses a name that no function has. Where the kernel does not tell its names, all pass.
+    ///
+    /// # Errors
+    /// There is none; the nearest names are told.
+    pub fn check(&self, name: &str) -> Result<(), Failure> {
+        if self.0.is_empty() || self.0.contains_key(name) {
+            return Ok(());
+        }
+        let unknown = Failure::new(
+            USAGE,
+            format!("unknown function {name:?}: this kernel has none of that name"),
+        );
+        // What is left of a function after the compiler changed its arguments is named NAME.isra.0.
+        let changed = format!("{name}.");
+        if let Some(changed) = self.names().find(|known| known.starts_with(&changed)) {
+            return Err(unknown.hint(format!(
+                "the compiler made {changed} of it, whose arguments differ: fn:{changed} may do"
+            )));
+        }
+        let nearest = self.nearest(name);
+        Err(if nearest.is_empty() {
+            unknown.hint("see /proc/kallsyms; a function that the compiler inlined is not there")
+        } else {
+            unknown.hint(format!("did you mean {}?", nearest.join(", ")))
+        })
+    }
+
+    fn nearest(&self, name: &str) -> Vec<&str> {
+        let mut likely: Vec<(f64, &str)> = self
+            .names()
+            .map(|known| (strsim::jaro_winkler(name, known), known))
+            .filter(|(likeness, _)| *likeness > 0.85)
+            .collect();
+        likely.sort_by(|a, b| b.0.total_cmp(&a.0));
+        likely.iter().take(NEAREST).map(|(_, name)| *name).collect()
+    }
 }
 
 /// What else is known of a function that could not be attached to, to be told with the kernel's reasons.
@@ -66,13 +123,6 @@ pub fn untraceable(root: &Path, name: &str) -> Option<String> {
     Blacklist::read(root)
         .has(name)
         .then(|| format!("the kernel does not let {name} be probed (kprobes/blacklist)"))
-}
-
-/// Names of all functions of this kernel; none where it does not tell them.
-#[must_use]
-pub fn all(root: &Path) -> Vec<String> {
-    let table = fs::read_to_string(root.join("proc/kallsyms")).unwrap_or_default();
-    functions(&table).into_iter().map(Into::into).collect()
 }
 
 /// What the kernel lets no kprobe near; empty where it does not tell.
@@ -128,28 +178,6 @@ fn named(line: &str, names: &[&str]) -> Option<(usize, u64)> {
     Some((place, u64::from_str_radix(address, 16).ok()?))
 }
 
-/// Names of all functions in a table of symbols: `ADDRESS KIND NAME [MODULE]`.
-fn functions(table: &str) -> BTreeSet<&str> {
-    table
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            let (_, kind, name) = (words.next()?, words.next()?, words.next()?);
-            matches!(kind, "t" | "T" | "w" | "W").then_some(name)
-        })
-        .collect()
-}
-
-fn nearest<'a>(known: &BTreeSet<&'a str>, name: &str) -> Vec<&'a str> {
-    let mut likely: Vec<(f64, &str)> = known
-        .iter()
-        .map(|known| (strsim::jaro_winkler(name, known), *known))
-        .filter(|(likeness, _)| *likeness > 0.85)
-        .collect();
-    likely.sort_by(|a, b| b.0.total_cmp(&a.0));
-    likely.iter().take(NEAREST).map(|(_, name)| *name).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,13 +196,14 @@ mod tests {
     #[test]
     fn unknown_functions_are_told_with_the_nearest() {
         let root = root("functions");
-        assert!(check(&root, "vfs_read").is_ok());
+        let functions = Functions::read(&root);
+        assert!(functions.check("vfs_read").is_ok());
         assert!(
-            check(&root, "nfs_read").is_ok(),
+            functions.check("nfs_read").is_ok(),
             "functions of modules count"
         );
         let told = |name: &str| {
-            let failure = check(&root, name).unwrap_err();
+            let failure = functions.check(name).unwrap_err();
             assert_eq!(failure.code, USAGE);
             failure.to_string()
         };
@@ -189,17 +218,14 @@ mod tests {
         );
         assert!(told("lookup_one").contains("made lookup_one.isra.0 of it"));
         assert!(told("zzz").contains("inlined"));
-        assert!(check(Path::new("/nonexistent"), "anything").is_ok());
-        let address = |names: &[&str]| address(&root, names);
-        assert_eq!(
-            address(&["nothing", "vfs_read"]),
-            Some(0xffff_0000_dead_beef)
-        );
-        assert_eq!(
-            address(&["vfs_readv"]),
-            None,
-            "the kernel keeps it to itself"
-        );
+        let of = |name| functions.function(name).address;
+        assert_eq!(of("vfs_read"), Some(0xffff_0000_dead_beef));
+        assert_eq!(of("nfs_read"), None, "the kernel keeps it to itself");
+        let silent = Functions::read(Path::new("/nonexistent"));
+        assert!(silent.check("anything").is_ok());
+        let first = |names: &[&str]| address(&root, names);
+        assert_eq!(first(&["nothing", "vfs_read"]), Some(0xffff_0000_dead_beef));
+        assert_eq!(first(&["vfs_readv"]), None, "the kernel keeps it to itself");
         fs::remove_dir_all(root).unwrap();
     }
 

@@ -89,7 +89,7 @@ impl Measurement {
         let root = Path::new("/");
         let function = target.function.as_deref();
         if let Some(function) = function {
-            functions::check(root, function)?;
+            functions::Functions::read(root).check(function)?;
         }
         let probe = MeasureProbe::load(target.probe, function, fields, types, backend).map_err(
             |failure| match function {

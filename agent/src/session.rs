@@ -11,6 +11,7 @@ use agent_common::{
 };
 
 use crate::{
+    events::ready::Ready,
     failure::{Failure, USAGE},
     host::Facts,
     kernel::{DelayProbe, Fields, KernelLog},
@@ -22,14 +23,16 @@ use crate::{
         admit::{admit, known},
         asked::asked,
         force::{Asked, InForce},
-        spec::{Delay, Outcome, Spec},
+        spec::{Came, Delay, Outcome, Spec},
         table::Subjects,
     },
 };
 
 mod conditions;
+mod directories;
 
 use conditions::Conditions;
+use directories::Directories;
 
 /// Delays end this long after the last renewal. One more hit may begin just before that and take up
 /// to a second, which still is well within the 5 s that are promised.
@@ -44,6 +47,9 @@ pub struct Session {
     probe: DelayProbe,
     rules: InForce,
     conditions: Conditions,
+    directories: Directories,
+    /// Of the last name that was made up for a rule.
+    last_number: u64,
     facts: Facts,
     choice: Choice,
     started: Instant,
@@ -64,6 +70,8 @@ impl Session {
             probe,
             rules: InForce::new(LEASE),
             conditions: Conditions::default(),
+            directories: Directories::new(),
+            last_number: 0,
             facts: facts.clone(),
             choice,
             started: Instant::now(),
@@ -160,25 +168,55 @@ impl Session {
             functions: Vec::new(),
         };
         let host = (self.choice, &self.facts);
-        self.rules.add(&mut self.probe, asked, true, host)
+        self.rules.add(&mut self.probe, asked, true, host)?;
+        Ok(())
     }
 
-    /// Puts a rule into force beside the others. Returns its name.
+    /// Puts a rule into force beside the others.
     ///
     /// # Errors
     /// It makes no sense, or not on this host; or as [`InForce::add`]. The rules in force stay as they were.
-    pub fn inject(&mut self, mut spec: Spec) -> Result<String, Failure> {
+    pub fn inject(&mut self, mut spec: Spec) -> Result<Came, Failure> {
         let first = spec.points.first().map_or("", String::as_str);
-        let name = admit(&spec.name, first, &self.names())?;
+        let (name, number) = admit(&spec.name, first, &self.names(), self.last_number)?;
+        self.last_number = number;
         spec.name.clone_from(&name);
         let hierarchy = |controller: Option<&str>| self.fields()?.hierarchy(controller);
         let asked = asked(spec, Path::new("/"), hierarchy)?;
         let conditions = &asked.spec.abort_if;
         let watch = Conditions::look(conditions, Path::new("/"), &self.probes)?;
         let host = (self.choice, &self.facts);
-        self.rules.add(&mut self.probe, asked, false, host)?;
+        let watched = self.directories.watch(&asked);
+        let added = watched.and_then(|watched| {
+            let id = self.rules.add(&mut self.probe, asked, false, host)?;
+            self.directories.add(id, watched);
+            Ok(id)
+        });
+        self.directories.keep(&self.rules.ids());
+        let id = added?;
         self.conditions.add(&name, watch);
-        Ok(name)
+        Ok(Came { id, name })
+    }
+
+    /// Ready when [`Self::end_with_directories`] has to be called; none where the kernel does not tell.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn directories_ready(&self) -> Result<Option<Ready>, Failure> {
+        self.directories.ready()
+    }
+
+    /// Takes rules out of force of which a directory has gone.
+    ///
+    /// # Errors
+    /// The kernel does not tell, or refuses.
+    pub fn end_with_directories(&mut self) -> Result<(), Failure> {
+        for (id, why) in self.directories.gone()? {
+            if let Some(name) = self.rules.remove_id(&mut self.probe, id, &why)? {
+                log::info!("rule {name} ends: {why}");
+            }
+        }
+        Ok(())
     }
 
     /// Names of the rules in force.
@@ -233,6 +271,15 @@ impl Session {
         known(name, &self.names())
     }
 
+    /// Takes the rule of that id out of force. Returns its name.
+    ///
+    /// # Errors
+    /// It is not in force any more; the kernel refuses.
+    pub fn remove_id(&mut self, id: u64) -> Result<String, Failure> {
+        let removed = self.rules.remove_id(&mut self.probe, id, "removed")?;
+        removed.ok_or_else(|| Failure::new(USAGE, format!("the rule of id {id} is not in force")))
+    }
+
     /// Removes all rules.
     ///
     /// # Errors
@@ -248,6 +295,7 @@ impl Session {
     /// A refusal of the kernel.
     pub fn renew(&mut self) -> Result<(), Failure> {
         self.rules.expire(&mut self.probe)?;
+        self.directories.keep(&self.rules.ids());
         self.abort_if()?;
         self.rules.renew(&mut self.probe)
     }

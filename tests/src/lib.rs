@@ -9,6 +9,7 @@ pub mod dump;
 pub mod fio;
 pub mod loop_device;
 pub mod many_cgroups;
+pub mod maps;
 pub mod memcg;
 pub mod outcome;
 pub mod place;

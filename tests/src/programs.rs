@@ -69,7 +69,7 @@ pub struct Info {
 
 /// `BPF_PROG_GET_FD_BY_ID` and `BPF_OBJ_GET_INFO_BY_FD`, as above.
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
-const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+pub(crate) const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 
 /// Reads `struct bpf_prog_info` of a loaded program.
 ///
@@ -101,7 +101,7 @@ pub fn info(id: u32) -> Result<Info> {
     })
 }
 
-fn command(command: libc::c_int, attr: &mut [u32]) -> io::Result<i32> {
+pub(crate) fn command(command: libc::c_int, attr: &mut [u32]) -> io::Result<i32> {
     // SAFETY: the kernel reads and writes the words of `attr`, and what they say that it may write.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) };

@@ -10,7 +10,7 @@ use std::{
 
 use iolag_tests::{place::Place, refusal::assert_refused};
 
-const NAMED: &str = r#"{"schema":1,"ok":true,"result":"slow-1"}"#;
+const NAMED: &str = r#"{"schema":1,"ok":true,"result":{"id":7,"name":"slow-1"}}"#;
 const DONE: &str = r#"{"schema":1,"ok":true}"#;
 const REFUSED: &str = r#"{"schema":1,"ok":false,"error":{"code":2,"message":"64 rules are in force","hint":"remove one"}}"#;
 
@@ -54,7 +54,7 @@ fn a_command_keeps_its_output_and_its_exit_code() {
             asked[0]
         );
         assert!(
-            asked[1].contains(r#""command":"remove","name":"slow-1""#),
+            asked[1].contains(r#""command":"end","id":7"#),
             "{}",
             asked[1]
         );
@@ -79,7 +79,7 @@ fn a_command_that_is_not_there_ends_the_rule() {
             return;
         };
         assert_refused(&output, code, &[command, word]);
-        assert!(asked[1].contains(r#""command":"remove""#), "{}", asked[1]);
+        assert!(asked[1].contains(r#""command":"end""#), "{}", asked[1]);
     }
 }
 
@@ -95,7 +95,7 @@ fn an_agent_that_goes_away_is_told_and_changes_nothing() {
 }
 
 const GONE: &str = r#"{"schema":1,"ok":false,"error":{"code":2,"message":"unknown rule","hint":"none is in force"}}"#;
-const ABORTED: &str = r#"{"schema":1,"ok":true,"result":[{"spec":{"name":"slow-1","points":["vfs.read"],"delay":{"kind":"fixed","ns":5000000},"cap_ns":1000000000},"age_ns":1,"left_ns":null,"ended":"--abort-if memory.oom > 0: 1 OOM kills","hooks":[],"counts":{"matches":0,"hits":0,"spared":0,"ended":0,"lease":0,"budget":0,"row":0,"exempt":0,"capped":0,"short":0,"missed":0,"asked_ns":0,"achieved_ns":0},"asked":{"mean":0,"p50":0,"p99":0,"p99.9":0},"achieved":{"mean":0,"p50":0,"p99":0,"p99.9":0}}]}"#;
+const ABORTED: &str = r#"{"schema":1,"ok":true,"result":[{"id":7,"spec":{"name":"slow-1","points":["vfs.read"],"delay":{"kind":"fixed","ns":5000000},"cap_ns":1000000000},"age_ns":1,"left_ns":null,"ended":"--abort-if memory.oom > 0: 1 OOM kills","hooks":[],"counts":{"matches":0,"hits":0,"spared":0,"ended":0,"lease":0,"budget":0,"row":0,"exempt":0,"capped":0,"short":0,"missed":0,"asked_ns":0,"achieved_ns":0},"asked":{"mean":0,"p50":0,"p99":0,"p99.9":0},"achieved":{"mean":0,"p50":0,"p99":0,"p99.9":0}}]}"#;
 
 #[test]
 fn a_rule_that_a_condition_ended_is_told() {
@@ -159,7 +159,7 @@ fn signals_are_the_commands() {
             Some(code),
             "{signal}"
         );
-        assert!(agent.join().unwrap()[1].contains("remove"));
+        assert!(agent.join().unwrap()[1].contains(r#""command":"end""#));
     }
 }
 

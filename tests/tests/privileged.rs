@@ -23,10 +23,14 @@ mod refusals;
 mod rules_draws;
 #[path = "privileged/rules_ends.rs"]
 mod rules_ends;
+#[path = "privileged/rules_gone.rs"]
+mod rules_gone;
 #[path = "privileged/rules_input.rs"]
 mod rules_input;
 #[path = "privileged/rules_safety.rs"]
 mod rules_safety;
+#[path = "privileged/rules_undone.rs"]
+mod rules_undone;
 #[path = "privileged/rules_verify.rs"]
 mod rules_verify;
 #[path = "privileged/safety.rs"]

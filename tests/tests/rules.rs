@@ -7,7 +7,7 @@ use iolag_tests::{
     refusal::{assert_nothing_left, assert_refused},
 };
 
-const NAMED: &str = r#"{"schema":1,"ok":true,"result":"slow-1"}"#;
+const NAMED: &str = r#"{"schema":1,"ok":true,"result":{"id":7,"name":"slow-1"}}"#;
 
 #[test]
 fn flags_that_make_no_sense_are_refused_before_anything_is_asked() {

@@ -111,6 +111,7 @@ async fn serve(
         tokio::task::spawn_local(follow(log));
     }
     tokio::task::spawn_local(renew(session.clone()));
+    tokio::task::spawn_local(end_with_directories(session.clone()));
     let changed = session.borrow().as_ref().map(|s| s.probes().changed());
     if let Some(changed) = changed {
         tokio::task::spawn_local(pump(session.clone(), changed));
@@ -137,6 +138,25 @@ async fn renew(session: Shared) {
             continue;
         };
         warn!("failed to renew the lease, delays will end: {failure}");
+    }
+}
+
+/// Ends rules whose directories go.
+async fn end_with_directories(session: Shared) {
+    let ready = session.borrow().as_ref().map(Session::directories_ready);
+    let ready = match ready {
+        Some(Ok(Some(ready))) => ready,
+        Some(Err(failure)) => return warn!("{failure}"),
+        _ => return,
+    };
+    while ready.wait().await.is_ok() {
+        let ended = session
+            .borrow_mut()
+            .as_mut()
+            .map(Session::end_with_directories);
+        if let Some(Err(failure)) = ended {
+            warn!("failed to end a rule whose directory has gone: {failure}");
+        }
     }
 }
 

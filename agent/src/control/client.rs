@@ -27,6 +27,7 @@ fn patience(command: &Command) -> Duration {
         | Command::ProbeUnload { .. }
         | Command::Inject(_)
         | Command::Remove { .. }
+        | Command::End { .. }
         | Command::Stop => ATTACHING,
         _ => PATIENCE,
     }

@@ -36,12 +36,15 @@ pub enum Command {
     /// Answers with a list of [`crate::report::events::Event`], those that the agent kept; with `follow` then
     /// with one more answer for each event that comes, until the connection is closed.
     Events { follow: bool },
-    /// Puts a rule in force beside the others. Answers with its name, which the agent chooses if it has none.
+    /// Puts a rule in force beside the others. Answers with a [`crate::rules::spec::Came`]; the agent chooses its name
+    /// if it has none.
     Inject(Box<Spec>),
     /// Answers with a list of [`crate::rules::spec::Outcome`].
     Rules,
     /// Removes the rule of that name, or all. Answers with `null`.
     Remove { name: Option<String> },
+    /// Removes the rule of that id, and none that has its name by now. Answers with `null`.
+    End { id: u64 },
     /// Removes all rules. Answers with `null`.
     Reset,
     /// Detaches everything, answers with `null`, exits.
@@ -177,6 +180,7 @@ mod tests {
             Command::Remove {
                 name: Some("slow".into()),
             },
+            Command::End { id: u64::MAX },
             Command::Status,
             Command::Reset,
             Command::Stop,

@@ -211,14 +211,19 @@ fn execute(session: &mut Session, command: &Command, socket: &str) -> Result<Val
         Command::Dump { probe, by_cpu } => to_value(&session.probes_mut().dump(probe, *by_cpu)?),
         Command::Events { .. } => to_value(&session.probes_mut().kept_events()?),
         Command::Inject(spec) => {
-            let name = session.inject((**spec).clone())?;
-            info!("{name}: at {}", spec.points.join(", "));
-            to_value(&name)
+            let came = session.inject((**spec).clone())?;
+            info!("{}: at {}", came.name, spec.points.join(", "));
+            to_value(&came)
         }
         Command::Rules => to_value(&session.outcomes()?),
         Command::Remove { name } => {
             session.remove(name.as_deref())?;
             info!("{} removed", name.as_deref().unwrap_or("all rules"));
+            Ok(Value::Null)
+        }
+        Command::End { id } => {
+            let name = session.remove_id(*id)?;
+            info!("{name} removed");
             Ok(Value::Null)
         }
         Command::Reset => {

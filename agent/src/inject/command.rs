@@ -8,7 +8,7 @@ use crate::{
     failure::{Failure, HOST, USAGE},
     rules::{
         abort::ABORTED,
-        spec::{Outcome, Spec},
+        spec::{Came, Outcome, Spec},
     },
 };
 
@@ -22,8 +22,8 @@ pub fn run(command: &[OsString], mut spec: Spec, socket: &Path) -> Result<u8, Fa
     let child = Child::fork(command, &signals)?;
     spec.filters.pids = vec![child.pid()];
     spec.filters.children = true;
-    let name = call(socket, &Command::Inject(Box::new(spec)))?;
-    let _in_force = InForce { socket, name };
+    let rule = call(socket, &Command::Inject(Box::new(spec)))?;
+    let _in_force = InForce { socket, rule };
     let child = child.start()?;
     signals.pass_on_until_end(child)
 }
@@ -31,31 +31,28 @@ pub fn run(command: &[OsString], mut spec: Spec, socket: &Path) -> Result<u8, Fa
 /// A rule that is removed on every way out.
 struct InForce<'a> {
     socket: &'a Path,
-    name: String,
+    rule: Came,
 }
 
 impl InForce<'_> {
     fn tell_if_aborted(&self) {
         let outcomes: Vec<Outcome> = call(self.socket, &Command::Rules).unwrap_or_default();
-        let own = outcomes
-            .into_iter()
-            .rfind(|outcome| outcome.spec.name == self.name);
+        let Came { id, name } = &self.rule;
+        let own = outcomes.into_iter().find(|outcome| outcome.id == *id);
         match own.and_then(|outcome| outcome.ended) {
             Some(why) if why.starts_with(ABORTED) => {
-                log::warn!("the rule {} ended before the command: {why}", self.name);
+                log::warn!("the rule {name} ended before the command: {why}");
             }
-            why => log::info!("the rule {} had ended: {why:?}", self.name),
+            why => log::info!("the rule {name} had ended: {why:?}"),
         }
     }
 }
 
 impl Drop for InForce<'_> {
     fn drop(&mut self) {
-        let name = &self.name;
-        let remove = Command::Remove {
-            name: Some(name.clone()),
-        };
-        match call::<()>(self.socket, &remove) {
+        // Not by its name: if it ended before, that may be somebody else's by now.
+        let Came { id, name } = &self.rule;
+        match call::<()>(self.socket, &Command::End { id: *id }) {
             Ok(()) => {}
             // Its time was up, the agent saw the process go first, or a condition was met.
             Err(failure) if failure.code == USAGE => self.tell_if_aborted(),

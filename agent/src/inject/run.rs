@@ -6,7 +6,7 @@ use super::{args::Inject, command};
 use crate::{
     control::{client::call, protocol::Command},
     failure::Failure,
-    rules::spec::Spec,
+    rules::spec::{Came, Spec},
 };
 
 /// Puts the rule in force. Without a COMMAND its name goes to `print`; else the command's exit code comes back.
@@ -35,7 +35,7 @@ pub fn send(
     if !command.is_empty() {
         return command::run(command, spec, socket);
     }
-    let name: String = call(socket, &Command::Inject(Box::new(spec)))?;
-    print(&format!("{name}\n"))?;
+    let came: Came = call(socket, &Command::Inject(Box::new(spec)))?;
+    print(&format!("{}\n", came.name))?;
     Ok(0)
 }

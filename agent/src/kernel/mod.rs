@@ -12,6 +12,8 @@ mod prog_info;
 mod prompt_end;
 mod types;
 
+use std::{sync::mpsc, thread, time::Duration};
+
 pub use delay::{
     DelayProbe, DelayTrial, Fields, KernelLog, RuleMaps, RuleSample, Sample, WantedSets,
 };
@@ -30,6 +32,27 @@ pub fn boot_unix_ns() -> u64 {
         .unwrap_or_default();
     (unix.as_nanos() as u64).saturating_sub(now_ns())
 }
+
+/// Waits until all programs are through that run now, but not for long ones: they run under RCU's lock.
+pub fn wait_for_programs() {
+    /// A program that takes longer is in its wait, with which it ends. The lease has to be renewed meanwhile.
+    const PATIENCE: Duration = Duration::from_secs(1);
+    /// Where the call is refused, as where CPUs run without ticks (nohz_full): a program takes far less without its wait.
+    const INSTEAD: Duration = Duration::from_millis(20);
+    let (through, all) = mpsc::channel();
+    let waiting = thread::Builder::new().spawn(move || {
+        // SAFETY: it has no memory to harm; it waits for an RCU grace period (`kernel/sched/membarrier.c`).
+        let waited = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+        let _impatient = through.send(waited == 0);
+    });
+    let through = waiting.map_or(Ok(false), |_| all.recv_timeout(PATIENCE));
+    if through == Ok(false) {
+        thread::sleep(INSTEAD);
+    }
+}
+
+/// Of `enum membarrier_cmd` (`include/uapi/linux/membarrier.h`).
+const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
 
 /// Bytes of a page.
 #[must_use]

@@ -11,11 +11,17 @@ use crate::{
 const RESERVED: [&str; 2] = ["set", "set-blk"];
 
 /// The name of a rule that comes beside those in force: its own, or, if that is empty, one of its first point and a
-/// number: `vfs.read-1`.
+/// number: `vfs.read-1`. Also the number of the last name that was made up, which was `last` before: none is made up
+/// twice, as somebody may still go by it.
 ///
 /// # Errors
 /// 64 rules are in force, or one of that name; or it is the name of another command's rule.
-pub fn admit(name: &str, first_point: &str, in_force: &[&str]) -> Result<String, Failure> {
+pub fn admit(
+    name: &str,
+    first_point: &str,
+    in_force: &[&str],
+    last: u64,
+) -> Result<(String, u64), Failure> {
     if in_force.len() >= RULES {
         return Err(Failure::new(
             USAGE,
@@ -40,18 +46,18 @@ pub fn admit(name: &str, first_point: &str, in_force: &[&str]) -> Result<String,
                 "end it first: iolag remove {name}; or choose another"
             )))
         } else {
-            Ok(name.into())
+            Ok((name.into(), last))
         };
     }
     let plain = |c: &char| c.is_ascii_alphanumeric() || "-_.".contains(*c);
     let point = first_point.rsplit(':').next().unwrap_or_default();
     let stem: String = point.chars().filter(plain).take(STEM).collect();
     let stem = if stem.is_empty() { "rule".into() } else { stem };
-    Ok((1..)
-        .map(|number| format!("{stem}-{number}"))
-        .find(|name| !in_force.contains(&name.as_str()))
+    Ok((last + 1..)
+        .map(|number| (format!("{stem}-{number}"), number))
+        .find(|(name, _)| !in_force.contains(&name.as_str()))
         // There are at most 64 others.
-        .unwrap_or(stem))
+        .unwrap_or((stem, last)))
 }
 
 /// What is left of a point's name in a rule's (characters).
@@ -80,10 +86,11 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        assert_eq!(admit("slow", "vfs.read", &["fast"]).unwrap(), "slow");
-        let taken = admit("slow", "vfs.read", &["slow"]).unwrap_err();
+        let (name, number) = admit("slow", "vfs.read", &["fast"], 7).unwrap();
+        assert_eq!((name.as_str(), number), ("slow", 7));
+        let taken = admit("slow", "vfs.read", &["slow"], 0).unwrap_err();
         assert!(taken.to_string().contains("iolag remove slow"), "{taken}");
-        assert!(admit("set-blk", "vfs.read", &[]).is_err());
+        assert!(admit("set-blk", "vfs.read", &[], 0).is_err());
         assert!(known("slow", &["slow"]).is_ok());
         let nearest = known("slov", &["slow"]).unwrap_err().to_string();
         assert!(nearest.contains("did you mean slow?"), "{nearest}");
@@ -92,7 +99,7 @@ mod tests {
 
     #[test]
     fn who_has_no_name_is_given_one() {
-        let given = |point, in_force: &[&str]| admit("", point, in_force).unwrap();
+        let given = |point, in_force: &[&str]| admit("", point, in_force, 0).unwrap().0;
         assert_eq!(given("vfs.read", &[]), "vfs.read-1");
         assert_eq!(given("vfs.read", &["vfs.read-1"]), "vfs.read-2");
         assert_eq!(given("fn:ext4_*", &[]), "ext4_-1");
@@ -102,11 +109,24 @@ mod tests {
     }
 
     #[test]
+    fn no_name_is_made_up_twice() {
+        let (first, number) = admit("", "vfs.read", &[], 0).unwrap();
+        // It has ended, and whoever it was for may still go by its name.
+        let (second, number) = admit("", "vfs.read", &[], number).unwrap();
+        assert_eq!(
+            (first.as_str(), second.as_str()),
+            ("vfs.read-1", "vfs.read-2")
+        );
+        let (third, number) = admit("", "vfs.read", &["vfs.read-3"], number).unwrap();
+        assert_eq!((third.as_str(), number), ("vfs.read-4", 4));
+    }
+
+    #[test]
     fn the_65th_is_refused() {
         let names: Vec<String> = (0..64).map(|n| format!("r{n}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        assert!(admit("", "vfs.read", &names[..63]).is_ok());
-        let full = admit("slow", "vfs.read", &names).unwrap_err();
+        assert!(admit("", "vfs.read", &names[..63], 0).is_ok());
+        let full = admit("slow", "vfs.read", &names, 0).unwrap_err();
         assert!(full.to_string().contains("64 rules are in force"), "{full}");
     }
 }

@@ -7,13 +7,16 @@ use agent_common::rules::FUNCTIONS;
 use super::{
     check::check,
     force::Asked,
-    functions,
+    functions::{self, Known},
     points::FUNCTION,
     resolve::{CgroupId, Hierarchy, resolve},
     spec::Spec,
     table::{Cgroup, Subjects},
 };
-use crate::failure::{Failure, HOST, USAGE};
+use crate::{
+    failure::{Failure, HOST, USAGE},
+    functions::Function,
+};
 
 /// Checks a rule and looks up what it names. `hierarchy` gives the place of cgroup v2, or of a v1 controller, as the
 /// programs have it.
@@ -68,13 +71,19 @@ pub fn asked(
 }
 
 /// What the `fn:` points stand for, each once.
-fn functions_of(points: &[String], root: &Path) -> Result<Vec<String>, Failure> {
+fn functions_of(points: &[String], root: &Path) -> Result<Vec<Function>, Failure> {
+    let names = || {
+        points
+            .iter()
+            .filter_map(|point| point.strip_prefix(FUNCTION))
+    };
+    if names().next().is_none() {
+        return Ok(Vec::new());
+    }
+    let known = Known::read(root);
     let mut found = Vec::new();
-    for name in points
-        .iter()
-        .filter_map(|point| point.strip_prefix(FUNCTION))
-    {
-        found.extend(functions::find(root, name)?);
+    for name in names() {
+        found.extend(functions::find(&known, name)?);
     }
     found.sort_unstable();
     found.dedup();
@@ -88,5 +97,41 @@ fn functions_of(points: &[String], root: &Path) -> Result<Vec<String>, Failure> 
         )
         .hint("narrow the globs down"));
     }
-    Ok(found)
+    Ok(found.iter().map(|name| known.function(name)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
+
+    use super::*;
+
+    /// The kernel takes some 100 ms to write them: 64 times of that, and the lease of the rules in force would be over.
+    #[test]
+    fn the_kernels_names_are_read_once_for_all_functions() {
+        let root = std::env::temp_dir().join(format!("iolag-asked-{}", std::process::id()));
+        fs::create_dir_all(root.join("proc")).unwrap();
+        let table = root.join("proc/kallsyms");
+        let text: String = (0..64)
+            .map(|n| format!("{:x} t many_{n}\n", n + 1))
+            .collect();
+        fs::write(&table, text).unwrap();
+        let points: Vec<String> = (0..64).map(|n| format!("fn:many_{n}")).collect();
+        let readers = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+        // Both, as alike events in a row become one.
+        let flags = AddWatchFlags::IN_OPEN | AddWatchFlags::IN_CLOSE;
+        readers.add_watch(&table, flags).unwrap();
+        let found = functions_of(&points, &root).unwrap();
+        assert_eq!(found.len(), 64);
+        let last = found.last().unwrap();
+        assert_eq!((last.name.as_str(), last.address), ("many_9", Some(10)));
+        let none = functions_of(&["vfs.read".into()], &root).unwrap();
+        assert!(none.is_empty());
+        let events = readers.read_events().unwrap();
+        let opened = |event: &&InotifyEvent| event.mask.contains(AddWatchFlags::IN_OPEN);
+        assert_eq!(events.iter().filter(opened).count(), 1);
+        fs::remove_dir_all(&root).unwrap();
+    }
 }

@@ -17,8 +17,9 @@ use super::{
 };
 use crate::{
     failure::{FAILED, Failure, USAGE},
+    functions::Function,
     host::Facts,
-    kernel::{DelayProbe, Fields, now_ns},
+    kernel::{DelayProbe, Fields, RuleMaps, now_ns},
     plan::{self, Choice},
 };
 
@@ -31,7 +32,7 @@ pub struct Asked {
     pub spec: Spec,
     pub subjects: Subjects,
     /// What `fn:` points stand for.
-    pub functions: Vec<String>,
+    pub functions: Vec<Function>,
 }
 
 pub struct InForce {
@@ -40,7 +41,13 @@ pub struct InForce {
     compiled: Compiled,
     /// Skipped runs of the programs at a rule's points before it came, by place.
     missed_before: [u64; RULES],
+    /// Of the last change, also if it was refused.
+    epoch: u64,
+    /// The maps may hold more than the rules in force need.
+    littered: bool,
     next: usize,
+    /// The last id that was given.
+    last_id: u64,
     fields: Option<Fields>,
     /// Inode and device of the agent's program.
     agent: (u64, u64),
@@ -55,7 +62,10 @@ impl InForce {
             table: std::array::from_fn(|_| None),
             compiled: Compiled::default(),
             missed_before: [0; RULES],
+            epoch: 0,
+            littered: false,
             next: 0,
+            last_id: 0,
             fields: None,
             agent: (0, 0),
             ended: VecDeque::new(),
@@ -73,6 +83,12 @@ impl InForce {
         let mut specs: Vec<&Spec> = self.rules().map(|(_, placed)| &placed.spec).collect();
         specs.sort_by(|a, b| a.name.cmp(&b.name));
         specs
+    }
+
+    /// Their ids.
+    #[must_use]
+    pub fn ids(&self) -> Vec<u64> {
+        self.rules().map(|(_, placed)| placed.id).collect()
     }
 
     fn rules(&self) -> impl Iterator<Item = (usize, &Placed)> {
@@ -114,8 +130,7 @@ impl InForce {
         self.write(probe, control)
     }
 
-    /// Puts a rule into force, in the stead of one of the same name if `replace` is set. A rule without delay removes
-    /// that one.
+    /// Puts a rule into force, in the stead of one of the same name if `replace` is set. Returns its id.
     ///
     /// # Errors
     /// There is one of that name, or no place; a point cannot be attached; the kernel refuses. The rules in force stay
@@ -126,7 +141,7 @@ impl InForce {
         asked: Asked,
         replace: bool,
         (choice, facts): (Choice, &Facts),
-    ) -> Result<(), Failure> {
+    ) -> Result<u64, Failure> {
         let name = &asked.spec.name;
         let before = self.place_of(name);
         if before.is_some() && !replace {
@@ -144,28 +159,25 @@ impl InForce {
             )
             .hint("iolag rules shows them, iolag remove NAME makes room")
         })?;
-        let attached = attach(probe, &asked, choice, facts);
-        let slots = match attached {
-            Ok(slots) => slots,
-            Err(failure) => {
-                self.release(probe);
-                return Err(failure);
-            }
-        };
+        let meanwhile = self.renewal(probe);
+        let attached = attach(probe, &asked, choice, facts, meanwhile);
+        let slots = attached.inspect_err(|_| self.release(probe))?;
         let mut table = self.table.clone();
         if let Some(before) = before {
             table[before] = None;
         }
+        self.last_id += 1;
         table[place] = Some(Placed {
+            id: self.last_id,
             spec: asked.spec,
             subjects: asked.subjects,
             slots,
-            epoch: self.compiled.control.epoch + 1,
+            epoch: self.epoch + 1,
             start_ns: now_ns(),
         });
-        self.change(probe, table)?;
+        self.change(probe, table, None)?;
         self.next = (place + 1) % RULES;
-        Ok(())
+        Ok(self.last_id)
     }
 
     /// Takes a rule out of force; false if there is none of that name.
@@ -185,12 +197,35 @@ impl InForce {
         Ok(true)
     }
 
-    /// Takes all rules out of force.
+    /// As [`Self::remove`], by its id. Returns the name.
     ///
     /// # Errors
     /// The kernel refuses.
+    pub fn remove_id(
+        &mut self,
+        probe: &mut DelayProbe,
+        id: u64,
+        why: &str,
+    ) -> Result<Option<String>, Failure> {
+        let found = self.rules().find(|(_, placed)| placed.id == id);
+        let Some((place, name)) = found.map(|(place, placed)| (place, placed.spec.name.clone()))
+        else {
+            return Ok(None);
+        };
+        self.remove_places(probe, 1 << place, why)?;
+        Ok(Some(name))
+    }
+
+    /// Takes all rules out of force.
+    ///
+    /// # Errors
+    /// The kernel refuses: they end with the lease.
     pub fn clear(&mut self, probe: &mut DelayProbe, why: &str) -> Result<(), Failure> {
+        if self.is_empty() {
+            return Ok(());
+        }
         self.remove_places(probe, Set::MAX, why)
+            .map_err(|failure| self.give_up(probe, &failure.message))
     }
 
     fn remove_places(
@@ -199,36 +234,13 @@ impl InForce {
         places: Set,
         why: &str,
     ) -> Result<(), Failure> {
-        let mut ended = Vec::new();
-        for (place, _) in self.rules() {
-            if places & (1 << place) != 0 {
-                ended.push(place);
-            }
-        }
-        if ended.is_empty() {
-            return Ok(());
-        }
         let mut table = self.table.clone();
-        let mut outcomes = Vec::new();
-        // Their end first: what is counted later is not theirs.
-        let mut control = self.compiled.control;
-        for at in &mut control.at {
-            *at &= !places;
-        }
-        control = self.dressed(probe, control);
-        self.write(probe, control)?;
-        for place in &ended {
-            outcomes.extend(self.outcome(probe, *place, Some(why)).ok());
-            table[*place] = None;
-        }
-        self.change(probe, table)?;
-        for outcome in outcomes {
-            if self.ended.len() == ENDED {
-                self.ended.pop_front();
+        for (place, placed) in table.iter_mut().enumerate() {
+            if places & (1 << place) != 0 {
+                *placed = None;
             }
-            self.ended.push_back(outcome);
         }
-        Ok(())
+        self.change(probe, table, Some(why))
     }
 
     /// Takes rules out of force that are at their end: time, hits, or processes.
@@ -276,6 +288,21 @@ impl InForce {
         }
         let control = self.dressed(probe, self.compiled.control);
         self.write(probe, control)
+    }
+
+    /// Extends the lease while something takes long.
+    fn renewal(&self, probe: &DelayProbe) -> impl FnMut(&mut RuleMaps) + use<> {
+        let mut control = self.dressed(probe, self.compiled.control);
+        let (none, lease_ns) = (self.is_empty(), self.lease.as_nanos() as u64);
+        move |maps| {
+            control.lease_until_ns = now_ns() + lease_ns;
+            if none {
+                return;
+            }
+            if let Err(error) = maps.control(&control) {
+                log::warn!("failed to renew the lease: {error:#}");
+            }
+        }
     }
 
     /// Tells the programs at `sys_enter` which of the two is to work from now on.
@@ -351,31 +378,24 @@ impl InForce {
     }
 }
 
-/// Runs that the kernel skipped of the programs at these points.
-fn missed(probe: &DelayProbe, slots: &[u32]) -> anyhow::Result<u64> {
-    let mut sum = 0;
-    for slot in slots {
-        sum += probe.program(*slot)?.missed;
-    }
-    Ok(sum)
-}
-
 /// Attaches a rule's points, and gives their slots.
 fn attach(
     probe: &mut DelayProbe,
     asked: &Asked,
     choice: Choice,
     facts: &Facts,
+    mut meanwhile: impl FnMut(&mut RuleMaps),
 ) -> Result<Vec<u32>, Failure> {
     let mut slots = Vec::new();
     for (place, point) in POINTS.iter().enumerate() {
         if asked.spec.points.iter().any(|name| name == point.name) {
             probe.want_point(plan::plan_point(point, choice, facts))?;
+            meanwhile(&mut probe.rules);
             slots.push(place as u32);
         }
     }
     if !asked.functions.is_empty() {
-        slots.extend(probe.want_functions(&asked.functions)?);
+        slots.extend(probe.want_functions(&asked.functions, meanwhile)?);
     }
     slots.sort_unstable();
     slots.dedup();

@@ -121,9 +121,21 @@ pub struct Filters {
     pub under: Vec<PathBuf>,
 }
 
+/// Which rule came, as the agent answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Came {
+    /// No other rule of that agent ever had or gets it.
+    pub id: u64,
+    /// No other rule in force has it.
+    pub name: String,
+}
+
 /// What came of a rule since it is in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
+    /// As [`Came::id`].
+    #[serde(default)]
+    pub id: u64,
     /// Without the table of quantiles, which is left empty.
     pub spec: Spec,
     pub age_ns: u64,
@@ -157,7 +169,9 @@ pub struct Counts {
     pub exempt: u64,
     pub capped: u64,
     pub short: u64,
-    /// Runs of the programs at its points that the kernel skipped.
+    /// Runs that the kernel skipped of the programs at its points since the rule came, each program counted once. A
+    /// program is counted as a whole: `tp` has one for all VFS points, and all `fn:` share one; whether the rule would
+    /// have matched is not known.
     pub missed: u64,
     pub asked_ns: u64,
     pub achieved_ns: u64,

@@ -44,6 +44,8 @@ pub struct Subjects {
 /// A rule in its place.
 #[derive(Clone, Debug)]
 pub struct Placed {
+    /// As in [`super::spec::Came`].
+    pub id: u64,
     pub spec: Spec,
     pub subjects: Subjects,
     pub slots: Vec<u32>,
@@ -62,23 +64,65 @@ pub struct Compiled {
 /// Rules by place.
 pub type Table = [Option<Placed>; RULES];
 
-/// Compiles all rules.
+/// Compiles all rules, behind `before`.
 ///
 /// # Errors
 /// They name more cgroup hierarchies than there is room for.
-pub fn compile(table: &Table, epoch: u64) -> Result<Compiled, Failure> {
+pub fn compile(table: &Table, epoch: u64, before: &Control) -> Result<Compiled, Failure> {
     let mut compiled = Compiled::default();
     compiled.control.epoch = epoch;
+    compiled.place_hierarchies(table, before)?;
     for (place, placed) in table.iter().enumerate() {
         if let Some(placed) = placed {
-            compiled.add(place, placed)?;
+            compiled.add(place, placed);
         }
     }
     Ok(compiled)
 }
 
 impl Compiled {
-    fn add(&mut self, place: usize, placed: &Placed) -> Result<(), Failure> {
+    /// Gives each cgroup hierarchy that rules name its place, which keys in `WANTED` begin with. One keeps the place
+    /// that it has: while the rules change, programs look for it there, and in another hierarchy the same numbers are
+    /// other cgroups. A place that nobody needs any more is another's at the earliest with the next change, as none
+    /// both ends a rule for a cgroup and brings one.
+    fn place_hierarchies(&mut self, table: &Table, before: &Control) -> Result<(), Failure> {
+        let named = || {
+            let subjects = table.iter().flatten().map(|placed| &placed.subjects);
+            subjects.flat_map(|subjects| subjects.cgroups.iter().map(|cgroup| cgroup.hierarchy))
+        };
+        let mut places: [Option<u64>; HIERARCHIES] = std::array::from_fn(|place| {
+            let known = (place as u64) < before.hierarchies;
+            let had = before.hierarchy[place];
+            (known && named().any(|hierarchy| hierarchy == had)).then_some(had)
+        });
+        for hierarchy in named() {
+            if places.contains(&Some(hierarchy)) {
+                continue;
+            }
+            let free = places.iter_mut().find(|place| place.is_none());
+            *free.ok_or_else(|| {
+                Failure::new(
+                    USAGE,
+                    format!("--cgroup: rules name cgroups of {HIERARCHIES} hierarchies already"),
+                )
+                .hint("remove a rule, or name a cgroup of one of these")
+            })? = Some(hierarchy);
+        }
+        let last = places.iter().rposition(Option::is_some);
+        self.control.hierarchies = last.map_or(0, |last| last as u64 + 1);
+        // Whatever is asked of a place without one, nobody wants it.
+        self.control.hierarchy = places.map(Option::unwrap_or_default);
+        Ok(())
+    }
+
+    /// The place of a hierarchy that has one.
+    fn place_of(&self, hierarchy: u64) -> usize {
+        let places = &self.control.hierarchy[..self.control.hierarchies as usize];
+        let place = places.iter().position(|known| *known == hierarchy);
+        place.unwrap_or_default()
+    }
+
+    fn add(&mut self, place: usize, placed: &Placed) {
         let bit = 1 << place;
         let subjects = &placed.subjects;
         for slot in &placed.slots {
@@ -91,7 +135,7 @@ impl Compiled {
             self.want(bit, Kind::Comm, Wanted::comm(*comm));
         }
         for cgroup in &subjects.cgroups {
-            let hierarchy = self.hierarchy(cgroup.hierarchy)?;
+            let hierarchy = self.place_of(cgroup.hierarchy);
             self.want(bit, Kind::Cgroup, Wanted::cgroup(hierarchy, cgroup.id));
         }
         for device in &subjects.devices {
@@ -135,7 +179,6 @@ impl Compiled {
         if of_task && placed.slots.contains(&slot::BLOCK_ISSUE) {
             self.control.owned |= bit;
         }
-        Ok(())
     }
 
     fn filter(&mut self, bit: Set, kind: Kind) {
@@ -149,28 +192,6 @@ impl Compiled {
             .wanted
             .entry([key.kind, key.value, key.more])
             .or_default() |= bit;
-    }
-
-    /// The place of a hierarchy, which it gets if it has none yet.
-    fn hierarchy(&mut self, hierarchy: u64) -> Result<usize, Failure> {
-        let control = &mut self.control;
-        let known = control.hierarchies as usize;
-        if let Some(place) = control.hierarchy[..known]
-            .iter()
-            .position(|known| *known == hierarchy)
-        {
-            return Ok(place);
-        }
-        if known == HIERARCHIES {
-            return Err(Failure::new(
-                USAGE,
-                format!("--cgroup: rules name cgroups of {HIERARCHIES} hierarchies already"),
-            )
-            .hint("remove a rule, or name a cgroup of one of these"));
-        }
-        control.hierarchy[known] = hierarchy;
-        control.hierarchies += 1;
-        Ok(known)
     }
 }
 
@@ -270,8 +291,13 @@ mod tests {
 
     use super::*;
 
+    fn compile(table: &Table, epoch: u64) -> Result<Compiled, Failure> {
+        super::compile(table, epoch, &Control::default())
+    }
+
     fn placed(slots: &[u32], subjects: Subjects) -> Placed {
         Placed {
+            id: 1,
             spec: Spec {
                 for_ns: Some(5),
                 cap_ns: u64::MAX,
@@ -363,6 +389,36 @@ mod tests {
                 .unwrap_err()
                 .message
                 .contains("--cgroup")
+        );
+    }
+
+    #[test]
+    fn a_hierarchy_keeps_its_place_for_as_long_as_rules_name_it() {
+        let of = |hierarchy| {
+            let cgroups = vec![Cgroup { hierarchy, id: 9 }];
+            let subjects = Subjects {
+                cgroups,
+                ..Subjects::default()
+            };
+            placed(&[0], subjects)
+        };
+        let mut rules = table(&[of(UNIFIED), of(5)]);
+        let both = compile(&rules, 1).unwrap();
+        rules[0] = None;
+        let one = super::compile(&rules, 2, &both.control).unwrap();
+        let key = Wanted::cgroup(1, 9);
+        let key = [key.kind, key.value, key.more];
+        // Else the group 9 of one hierarchy would be that of the other for a moment.
+        assert_eq!(one.wanted.keys().collect::<Vec<_>>(), [&key]);
+        assert_eq!((one.control.hierarchies, one.control.hierarchy[1]), (2, 5));
+        rules[2] = Some(of(7));
+        let other = super::compile(&rules, 3, &one.control).unwrap();
+        assert_eq!(other.control.hierarchy[..2], [7, 5]);
+        rules[1] = None;
+        let last = super::compile(&rules, 4, &other.control).unwrap();
+        assert_eq!(
+            (last.control.hierarchies, last.control.hierarchy[0]),
+            (1, 7)
         );
     }
 

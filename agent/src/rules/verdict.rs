@@ -49,7 +49,8 @@ pub struct Shortfall {
     pub lease: u64,
     /// Not delayed: too many waits in a row on one CPU.
     pub row: u64,
-    /// Not seen: the kernel skipped the program. Whether they would have matched is not known.
+    /// Not seen: the kernel skipped the program, as [`super::spec::Counts::missed`]. Whether they would have matched is
+    /// not known, so it is the most that it can be.
     pub missed: u64,
     /// Delayed for less: the cap.
     pub cap: u64,
@@ -160,6 +161,7 @@ pub mod tests {
             p999: mean,
         };
         Outcome {
+            id: 1,
             spec: Spec {
                 name: "slow".into(),
                 points: vec!["vfs.read".into(), "vfs.write".into()],

@@ -40,7 +40,7 @@ fn after_reads(agent: &Agent, comm: &str, flags: &[&str], count: usize) -> Outco
 /// The table of quantiles that a rule with these flags is sent with.
 fn table(flags: &[&str]) -> Vec<u64> {
     let somebody = Somebody::new().unwrap();
-    let listening = somebody.agent(&[r#"{"schema":1,"ok":true,"result":"r"}"#]);
+    let listening = somebody.agent(&[r#"{"schema":1,"ok":true,"result":{"id":1,"name":"r"}}"#]);
     let output = somebody.call(&[&["inject", "vfs.read"], flags].concat());
     assert!(output.status.success(), "{output:?}");
     let asked: Value = serde_json::from_str(&listening.join().unwrap()[0]).unwrap();

@@ -149,3 +149,49 @@ fn an_agent_that_runs_out_of_memory_takes_its_rules_along() {
     println!("fast {fast:?} after the OOM kill");
     assert!(fast <= Duration::from_millis(3_600), "{fast:?}");
 }
+
+/// Where there are no kprobes the rule is refused, behind the look for its functions.
+#[test]
+fn many_functions_do_not_let_the_lease_run_out() {
+    let Some(place) = Place::new() else { return };
+    let agent = Agent::start(&place.program, &[]).unwrap();
+    let flags = ["--delay", "20ms", "--comm", "iolag-lease", "--name", "slow"];
+    let inject = ["inject", "vfs.read"];
+    agent.call(&[&inject, &flags[..]].concat()).unwrap();
+    let table = std::fs::read_to_string("/proc/kallsyms").unwrap();
+    let names = table.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        let (kind, name) = (words.next()?, words.next()?);
+        let plain = !name.contains('.');
+        (matches!(kind, "t" | "T") && plain && name.starts_with("ext4_"))
+            .then(|| format!("fn:{name}"))
+    });
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names.dedup();
+    names.truncate(64);
+    if names.len() < 64 {
+        println!("skipped: this kernel has {} such functions", names.len());
+        return;
+    }
+    let took = thread::scope(|scope| {
+        let asked = scope.spawn(|| {
+            let many = ["inject", &names.join(","), "--delay", "1us"];
+            let start = Instant::now();
+            let output = agent.output(&[&many[..], &["--comm", "nobody"]].concat());
+            println!("{}", String::from_utf8_lossy(&output.unwrap().stderr));
+            start.elapsed()
+        });
+        reading_as("iolag-lease", |reader| {
+            while !asked.is_finished() {
+                let call = reader.read();
+                assert!(call.took >= Duration::from_millis(20), "{call:?}");
+            }
+        })
+        .unwrap();
+        asked.join().unwrap()
+    });
+    println!("it took {took:?}");
+    let outcome = agent.rule("slow").unwrap();
+    assert_eq!(outcome.count("lease"), 0, "{}", outcome.0);
+}

@@ -13,7 +13,7 @@ use log::warn;
 
 use crate::{
     failure::{Failure, HOST, USAGE},
-    functions,
+    functions::{self, Function},
     kernel::attach::reason,
 };
 
@@ -25,10 +25,10 @@ const LANDING: u64 = 4;
 
 pub struct Functions {
     slots: HashMap<MapData, u64, u32>,
-    attached: BTreeMap<u32, Function>,
+    attached: BTreeMap<u32, Attached>,
 }
 
-struct Function {
+struct Attached {
     name: String,
     address: u64,
     link: KProbeLinkId,
@@ -48,22 +48,35 @@ impl Functions {
             .map(|function| function.name.as_str())
     }
 
-    /// The slots of these functions, each attached now if it was not.
+    /// The slots of these functions, each attached now if it was not. `meanwhile` is called behind each, as all may take
+    /// seconds.
     ///
     /// # Errors
     /// One cannot be: those that were attached for this are detached.
-    pub fn want(&mut self, ebpf: &mut Ebpf, names: &[String]) -> Result<Vec<u32>, Failure> {
+    pub fn want(
+        &mut self,
+        ebpf: &mut Ebpf,
+        functions: &[Function],
+        mut meanwhile: impl FnMut(),
+    ) -> Result<Vec<u32>, Failure> {
         let before: Vec<u32> = self.attached.keys().copied().collect();
-        let slots: Result<Vec<u32>, Failure> =
-            names.iter().map(|name| self.slot(ebpf, name)).collect();
+        let slots: Result<Vec<u32>, Failure> = functions
+            .iter()
+            .map(|function| {
+                let slot = self.slot(ebpf, function);
+                meanwhile();
+                slot
+            })
+            .collect();
         if slots.is_err() {
-            self.release(ebpf, |slot| before.contains(&slot));
+            self.release(ebpf, |slot| before.contains(&slot), meanwhile);
         }
         slots
     }
 
-    fn slot(&mut self, ebpf: &mut Ebpf, name: &str) -> Result<u32, Failure> {
-        let of_name = |function: &&Function| function.name == name;
+    fn slot(&mut self, ebpf: &mut Ebpf, function: &Function) -> Result<u32, Failure> {
+        let name = &function.name;
+        let of_name = |function: &&Attached| function.name == *name;
         if let Some((slot, _)) = self.attached.iter().find(|(_, f)| of_name(f)) {
             return Ok(*slot);
         }
@@ -83,12 +96,13 @@ impl Functions {
                 None => failure.hint("functions are delayed by kprobes: the kernel must have them and let this one be probed"),
             }
         };
-        let address = functions::address(Path::new("/"), &[name])
+        let address = function
+            .address
             .ok_or_else(|| refused("the kernel does not tell its address".into()))?;
         let link = attach(ebpf, name).map_err(|error| refused(reason(&error)))?;
         // Known before anything else can fail: what is not wanted is released then.
-        let function = Function {
-            name: name.into(),
+        let function = Attached {
+            name: name.clone(),
             address,
             link,
         };
@@ -101,8 +115,13 @@ impl Functions {
         Ok(free)
     }
 
-    /// Detaches what is not wanted.
-    pub fn release(&mut self, ebpf: &mut Ebpf, wanted: impl Fn(u32) -> bool) {
+    /// Detaches what is not wanted. `meanwhile` as for [`Self::want`].
+    pub fn release(
+        &mut self,
+        ebpf: &mut Ebpf,
+        wanted: impl Fn(u32) -> bool,
+        mut meanwhile: impl FnMut(),
+    ) {
         let gone: Vec<u32> = self
             .attached
             .keys()
@@ -121,6 +140,7 @@ impl Functions {
             if let Err(error) = detached {
                 warn!("failed to detach fn:{}: {error}", function.name);
             }
+            meanwhile();
         }
     }
 }

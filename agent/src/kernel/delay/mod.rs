@@ -6,7 +6,7 @@ mod points;
 mod rules;
 mod trial;
 
-use std::{os::fd::AsFd as _, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
 use agent_common::{bucket, catalogue::Backend, pod::Counters, rules::SLOTS};
 use anyhow::{Context as _, anyhow};
@@ -22,10 +22,11 @@ use log::{Log, debug, warn};
 use super::{
     attach::attach,
     loader::{self, Given},
-    prog_info::{ProgStats, prog_stats},
+    prog_info::ProgStats,
 };
 use crate::{
     failure::{Failure, HOST},
+    functions::Function,
     host::Facts,
     plan::{Attempt, Choice, PointPlan},
 };
@@ -147,17 +148,30 @@ impl DelayProbe {
         self.points.watch(&mut self.ebpf, submitters, forks)
     }
 
-    /// The slots of these functions, each attached now if it was not.
+    /// The slots of these functions, each attached now if it was not. `meanwhile` is called behind each, as all may take
+    /// seconds.
     ///
     /// # Errors
     /// One cannot be: nothing has changed.
-    pub fn want_functions(&mut self, names: &[String]) -> Result<Vec<u32>, Failure> {
-        self.functions.want(&mut self.ebpf, names)
+    pub fn want_functions(
+        &mut self,
+        functions: &[Function],
+        mut meanwhile: impl FnMut(&mut RuleMaps),
+    ) -> Result<Vec<u32>, Failure> {
+        let rules = &mut self.rules;
+        self.functions
+            .want(&mut self.ebpf, functions, || meanwhile(rules))
     }
 
-    /// Detaches functions whose slot is not wanted any more.
-    pub fn release_functions(&mut self, wanted: impl Fn(u32) -> bool) {
-        self.functions.release(&mut self.ebpf, wanted);
+    /// Detaches functions whose slot is not wanted any more. `meanwhile` as for [`Self::want_functions`].
+    pub fn release_functions(
+        &mut self,
+        wanted: impl Fn(u32) -> bool,
+        mut meanwhile: impl FnMut(&mut RuleMaps),
+    ) {
+        let rules = &mut self.rules;
+        self.functions
+            .release(&mut self.ebpf, wanted, || meanwhile(rules));
     }
 
     /// The name of the function in that slot.
@@ -212,21 +226,30 @@ impl DelayProbe {
         })
     }
 
+    /// Runs that the kernel skipped of the programs at these slots (count), each program counted once: that of
+    /// `sys_enter` is at several points, and that of functions at all of them.
+    ///
+    /// # Errors
+    /// The kernel refuses the look-up.
+    pub fn missed(&self, slots: &[u32]) -> anyhow::Result<u64> {
+        Ok(self.stats(&self.points.programs(slots))?.missed)
+    }
+
     /// The kernel's counts of the programs that serve `slot`: of several, their sums.
     ///
     /// # Errors
     /// The kernel refuses the look-up.
-    pub fn program(&self, slot: u32) -> anyhow::Result<ProgStats> {
+    fn program(&self, slot: u32) -> anyhow::Result<ProgStats> {
+        self.stats(&self.points.programs(&[slot]))
+    }
+
+    fn stats(&self, programs: &BTreeSet<String>) -> anyhow::Result<ProgStats> {
         let mut sum = ProgStats::default();
-        for name in self.points.programs(slot) {
-            let program = self
-                .ebpf
-                .program(&name)
-                .ok_or_else(|| anyhow!("failed to find program {name}"))?;
-            let stats = prog_stats(program.fd()?.as_fd()).context("failed to read program info")?;
+        for name in programs {
+            let stats = points::stats(&self.ebpf, name)?;
             sum.run_time_ns += stats.run_time_ns;
             sum.run_count += stats.run_count;
-            sum.missed += stats.missed;
+            sum.missed += stats.missed + self.points.missed_before(name);
         }
         Ok(sum)
     }

@@ -1,6 +1,9 @@
 //! The points of the probe `delay` and the programs that serve them.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::AsFd as _,
+};
 
 use agent_common::catalogue::{Backend, Layer, Point, slot_of};
 use anyhow::Context as _;
@@ -12,7 +15,10 @@ use log::{debug, warn};
 
 use crate::{
     failure::Failure,
-    kernel::attach::{attach, program_name},
+    kernel::{
+        attach::{attach, program_name},
+        prog_info::{ProgStats, prog_stats},
+    },
     plan::{Attempt, Choice, PointPlan, Refusal, refusal},
 };
 
@@ -38,6 +44,8 @@ pub struct Points {
     by_slot: BTreeMap<u32, Attached>,
     /// As in `Control`.
     pub entry_twin: u64,
+    /// Runs that the kernel skipped of programs at `sys_enter` that are gone (count).
+    entry_missed: u64,
     submitters: bool,
     forks: bool,
 }
@@ -53,11 +61,21 @@ impl Points {
         slot_of(point.name).is_some_and(|slot| self.by_slot.contains_key(&(slot as u32)))
     }
 
-    /// Names of the programs at a point; of a function's slot, the one for all functions.
-    pub fn programs(&self, slot: u32) -> Vec<String> {
-        match self.by_slot.get(&slot) {
+    /// Names of the programs at these points, each once; of a function's slot, the one for all functions.
+    pub fn programs(&self, slots: &[u32]) -> BTreeSet<String> {
+        let of_slot = |slot: &u32| match self.by_slot.get(slot) {
             Some(attached) => attached.programs.clone(),
             None => vec![super::functions::PROGRAM.into()],
+        };
+        slots.iter().flat_map(of_slot).collect()
+    }
+
+    /// Runs that the kernel skipped of those in whose stead this program is (count).
+    pub fn missed_before(&self, program: &str) -> u64 {
+        if TWINS.contains(&program) {
+            self.entry_missed
+        } else {
+            0
         }
     }
 
@@ -223,9 +241,20 @@ impl Points {
                 }
             }
         }
+        // Its count goes with it.
+        let stats = stats(ebpf, old).inspect_err(|error| warn!("{error:#}"));
+        self.entry_missed += stats.unwrap_or_default().missed;
         unload(ebpf, old);
         Ok(())
     }
+}
+
+/// The kernel's counts of a program since it was loaded.
+pub fn stats(ebpf: &Ebpf, name: &str) -> anyhow::Result<ProgStats> {
+    let program = ebpf
+        .program(name)
+        .with_context(|| format!("failed to find program {name}"))?;
+    prog_stats(program.fd()?.as_fd()).context("failed to read program info")
 }
 
 /// Attaches programs at tracepoints, or detaches them.
@@ -262,5 +291,39 @@ fn unload(ebpf: &mut Ebpf, name: &str) {
     };
     if let Err(error) = unloaded {
         warn!("failed to unload {name}: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_common::catalogue::{POINTS, slot};
+
+    use super::*;
+
+    #[test]
+    fn a_program_that_serves_several_points_is_one() {
+        let mut points = Points {
+            entry_missed: 5,
+            ..Points::default()
+        };
+        for slot in [slot::VFS_READ, slot::VFS_WRITE] {
+            let attached = Attached {
+                point: &POINTS[slot as usize],
+                attempt: Attempt {
+                    backend: Backend::Tp,
+                    symbol: "sys_enter",
+                },
+                refused: Vec::new(),
+                programs: vec![TWINS[1].into()],
+            };
+            points.by_slot.insert(slot, attached);
+        }
+        let functions = [slot::FUNCTIONS, slot::FUNCTIONS + 1];
+        let slots = [&[slot::VFS_READ, slot::VFS_WRITE], &functions[..]].concat();
+        let programs: Vec<String> = points.programs(&slots).into_iter().collect();
+        assert_eq!(programs, ["kprobe_fn", "tp_sys_enter_2"]);
+        // What its predecessors missed is not lost with them.
+        let missed = |name: &String| points.missed_before(name);
+        assert_eq!(programs.iter().map(missed).collect::<Vec<_>>(), [0, 5]);
     }
 }

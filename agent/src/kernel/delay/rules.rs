@@ -36,8 +36,12 @@ pub struct RuleMaps {
     quantiles: Array<MapData, [u64; 2]>,
     times: PerCpuArray<MapData, u64>,
     wanted: HashMap<MapData, Wanted, Set>,
+    /// What `wanted` holds.
+    held: WantedSets,
     maybe: Array<MapData, Maybe>,
     pids: HashMap<MapData, u32, Set>,
+    /// Rules of which there may be processes in `pids`.
+    named: Set,
     offsets: Array<MapData, Offsets>,
     untracked: PerCpuArray<MapData, u64>,
 }
@@ -52,8 +56,10 @@ impl RuleMaps {
             quantiles: Array::try_from(take(ebpf, "QUANTILES")?).context("map QUANTILES")?,
             times: PerCpuArray::try_from(take(ebpf, "TIMES")?).context("map TIMES")?,
             wanted: HashMap::try_from(take(ebpf, "WANTED")?).context("map WANTED")?,
+            held: WantedSets::new(),
             maybe: Array::try_from(take(ebpf, "MAYBE")?).context("map MAYBE")?,
             pids: HashMap::try_from(take(ebpf, "PIDS")?).context("map PIDS")?,
+            named: 0,
             offsets: Array::try_from(take(ebpf, "OFFSETS")?).context("map OFFSETS")?,
             untracked: PerCpuArray::try_from(take(ebpf, "UNTRACKED")?).context("map UNTRACKED")?,
         })
@@ -106,9 +112,9 @@ impl RuleMaps {
     ///
     /// # Errors
     /// There is no room, or the kernel refuses.
-    pub fn widen(&mut self, old: &WantedSets, new: &WantedSets) -> anyhow::Result<()> {
+    pub fn widen(&mut self, new: &WantedSets) -> anyhow::Result<()> {
         for (key, set) in new {
-            let before = old.get(key).copied().unwrap_or(0);
+            let before = self.held.get(key).copied().unwrap_or(0);
             if before | set != before {
                 self.want(*key, before | set)?;
             }
@@ -120,12 +126,16 @@ impl RuleMaps {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn narrow(&mut self, old: &WantedSets, new: &WantedSets) -> anyhow::Result<()> {
-        for (key, set) in old {
-            match new.get(key) {
-                Some(now) if now == set => {}
-                Some(now) => self.want(*key, *now)?,
-                None => absent(self.wanted.remove(&wanted(*key)))?,
+    pub fn narrow(&mut self, new: &WantedSets) -> anyhow::Result<()> {
+        for (key, set) in self.held.clone() {
+            match new.get(&key) {
+                Some(now) if *now == set => {}
+                Some(now) => self.want(key, *now)?,
+                None => {
+                    absent(self.wanted.remove(&wanted(key)))
+                        .context("failed to take a filter from the kernel")?;
+                    self.held.remove(&key);
+                }
             }
         }
         Ok(())
@@ -134,7 +144,9 @@ impl RuleMaps {
     fn want(&mut self, key: [u64; 3], set: Set) -> anyhow::Result<()> {
         self.wanted
             .insert(wanted(key), set, 0)
-            .context("failed to write a filter to the kernel")
+            .context("failed to write a filter to the kernel")?;
+        self.held.insert(key, set);
+        Ok(())
     }
 
     /// Tells what anybody may want; what forks added is forgotten if `forget` is set.
@@ -142,9 +154,11 @@ impl RuleMaps {
     /// # Errors
     /// The kernel refuses.
     pub fn maybe(&mut self, wanted: &Maybe, forget: bool) -> anyhow::Result<()> {
-        self.maybe.set(0, wanted, 0)?;
+        const WHAT: &str = "failed to write who may be wanted to the kernel";
+        self.maybe.set(0, wanted, 0).context(WHAT)?;
         if forget {
-            self.maybe.set(1, [0; size_of::<Maybe>()], 0)?;
+            let nobody = [0; size_of::<Maybe>()];
+            self.maybe.set(1, nobody, 0).context(WHAT)?;
         }
         Ok(())
     }
@@ -154,6 +168,7 @@ impl RuleMaps {
     /// # Errors
     /// There is no room, or the kernel refuses.
     pub fn name_process(&mut self, group: u32, rule: Set) -> anyhow::Result<()> {
+        self.named |= rule;
         let before = self.pids.get(&group, 0).unwrap_or(0);
         self.pids
             .insert(group, before | rule, 0)
@@ -182,21 +197,26 @@ impl RuleMaps {
         Ok(())
     }
 
-    /// Forgets a rule's processes.
+    /// Forgets the processes of rules.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn forget_processes(&mut self, rule: Set) -> anyhow::Result<()> {
+    pub fn forget_processes(&mut self, rules: Set) -> anyhow::Result<()> {
+        if self.named & rules == 0 {
+            return Ok(());
+        }
         let entries: Vec<(u32, Set)> = self.pids.iter().flatten().collect();
         for (group, set) in entries {
-            if set & rule == 0 {
+            if set & rules == 0 {
                 continue;
             }
-            match set & !rule {
-                0 => absent(self.pids.remove(&group))?,
-                left => self.pids.insert(group, left, 0)?,
+            match set & !rules {
+                0 => absent(self.pids.remove(&group)),
+                left => self.pids.insert(group, left, 0),
             }
+            .context("failed to take a process from the kernel")?;
         }
+        self.named &= !rules;
         Ok(())
     }
 

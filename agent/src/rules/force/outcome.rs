@@ -2,7 +2,7 @@
 
 use agent_common::{bucket, catalogue::slot};
 
-use super::{InForce, missed};
+use super::InForce;
 use crate::{
     failure::Failure,
     kernel::{DelayProbe, now_ns},
@@ -40,6 +40,7 @@ impl InForce {
             quantiles.clear();
         }
         Ok(Outcome {
+            id: placed.id,
             age_ns,
             left_ns: spec.for_ns.map(|length| length.saturating_sub(age_ns)),
             ended: why.map(Into::into),
@@ -55,7 +56,9 @@ impl InForce {
                 exempt: tally.exempt,
                 capped: tally.capped,
                 short: tally.short,
-                missed: missed(probe, &placed.slots)?.saturating_sub(self.missed_before[place]),
+                missed: probe
+                    .missed(&placed.slots)?
+                    .saturating_sub(self.missed_before[place]),
                 asked_ns: tally.asked_ns,
                 achieved_ns: tally.achieved_ns,
             },

@@ -11,7 +11,7 @@ pub use hazards::hazard;
 
 use crate::{
     failure::{Failure, USAGE},
-    functions::{self, Blacklist},
+    functions::{Blacklist, Function, Functions},
 };
 
 mod hazards;
@@ -19,14 +19,39 @@ mod hazards;
 /// More matches than these are too many without a look at each.
 const PLENTY: usize = 1024;
 
+/// What the kernel tells of its functions.
+pub struct Known {
+    functions: Functions,
+    blacklist: Blacklist,
+}
+
+impl Known {
+    #[must_use]
+    pub fn read(root: &Path) -> Self {
+        Self {
+            functions: Functions::read(root),
+            blacklist: Blacklist::read(root),
+        }
+    }
+
+    /// As [`Functions::function`].
+    #[must_use]
+    pub fn function(&self, name: &str) -> Function {
+        self.functions.function(name)
+    }
+}
+
 /// The functions that `fn:NAME` names; in order of name. Of a glob's matches those that must not be delayed, or that
 /// the kernel lets nobody probe, are left out; a name alone is refused for it.
 ///
 /// # Errors
 /// No function of that name (the nearest are told), none that may be delayed, or more than 64. Where the kernel
 /// does not tell its names, a name passes and a glob is refused.
-pub fn find(root: &Path, name: &str) -> Result<Vec<String>, Failure> {
-    let blacklist = Blacklist::read(root);
+pub fn find(known: &Known, name: &str) -> Result<Vec<String>, Failure> {
+    let Known {
+        functions,
+        blacklist,
+    } = known;
     let why_not = |function: &str| {
         hazard(function).or_else(|| {
             blacklist
@@ -36,7 +61,7 @@ pub fn find(root: &Path, name: &str) -> Result<Vec<String>, Failure> {
     };
     let refused = |what: String, hint: &str| Err(Failure::new(USAGE, what).hint(hint));
     if !name.contains(['*', '?', '[']) {
-        functions::check(root, name)?;
+        functions.check(name)?;
         return match why_not(name) {
             Some(reason) => refused(
                 format!("fn:{name} is not delayed: {reason}"),
@@ -47,20 +72,20 @@ pub fn find(root: &Path, name: &str) -> Result<Vec<String>, Failure> {
     }
     let pattern = Pattern::new(name)
         .map_err(|error| Failure::new(USAGE, format!("fn:{name} is no glob: {error}")))?;
-    let known = functions::all(root);
-    if known.is_empty() {
+    if functions.names().next().is_none() {
         return refused(
             format!("fn:{name} matches nothing: this kernel does not tell its names"),
             "name the function in full; /proc/kallsyms would have them",
         );
     }
-    let matching: BTreeSet<String> = known
-        .into_iter()
+    let matching: BTreeSet<String> = functions
+        .names()
         .filter(|function| pattern.matches(function))
+        .map(Into::into)
         .collect();
     if matching.is_empty() {
         let plain: String = name.chars().filter(|c| !"*?[]!".contains(*c)).collect();
-        functions::check(root, &plain).map_err(|failure| Failure {
+        functions.check(&plain).map_err(|failure| Failure {
             message: format!("fn:{name} matches no function of this kernel"),
             ..failure
         })?;
@@ -129,7 +154,7 @@ mod tests {
         }
 
         fn refused(&self, name: &str, words: &[&str]) {
-            let failure = find(&self.0, name).unwrap_err();
+            let failure = find(&Known::read(&self.0), name).unwrap_err();
             assert_eq!(failure.code, USAGE);
             assert!(failure.hint.is_some(), "{failure}");
             for word in words {
@@ -147,7 +172,7 @@ mod tests {
     #[test]
     fn names_and_globs_are_functions_of_this_kernel() {
         let host = Host::new("rule-functions");
-        let found = |name| find(&host.0, name).unwrap();
+        let found = |name| find(&Known::read(&host.0), name).unwrap();
         assert_eq!(found("ext4_sync_file"), ["ext4_sync_file"]);
         assert_eq!(found("ext4_sync_*"), ["ext4_sync_file", "ext4_sync_fs"]);
         assert_eq!(found("ext4_sync_f?"), ["ext4_sync_fs"]);
@@ -159,9 +184,9 @@ mod tests {
         );
         host.refused("zzz*", &["matches no function"]);
         host.refused("many_*", &["matches 65 functions", "64"]);
-        let silent = Path::new("/nonexistent");
-        assert_eq!(find(silent, "ext4_sync_file").unwrap(), ["ext4_sync_file"]);
-        assert!(find(silent, "ext4_*").is_err());
+        let silent = Known::read(Path::new("/nonexistent"));
+        assert_eq!(find(&silent, "ext4_sync_file").unwrap(), ["ext4_sync_file"]);
+        assert!(find(&silent, "ext4_*").is_err());
     }
 
     #[test]

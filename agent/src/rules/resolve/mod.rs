@@ -15,7 +15,7 @@ mod pid;
 mod under;
 
 use mounts::Mount;
-pub use under::own_program;
+pub use under::{identity, own_program};
 
 /// Filters in numbers. Each that is empty lets all pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

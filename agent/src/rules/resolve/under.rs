@@ -55,9 +55,13 @@ const SUBVOLUMES: [&str; 2] = ["btrfs", "bcachefs"];
 
 /// The inode number and the super block's device of this process's program; none if it cannot be told.
 pub fn own_program(root: &Path) -> Option<(u64, u32)> {
-    let program = File::open("/proc/self/exe").ok()?;
-    let found = program.metadata().ok()?;
-    Some(within(&program, &found, &super::mounts::read(root).ok()?))
+    identity(root, &File::open("/proc/self/exe").ok()?)
+}
+
+/// The inode number and the super block's device of a file, as [`find`] tells them.
+pub fn identity(root: &Path, file: &File) -> Option<(u64, u32)> {
+    let found = file.metadata().ok()?;
+    Some(within(file, &found, &super::mounts::read(root).ok()?))
 }
 
 /// A file's inode number and its super block's device.
