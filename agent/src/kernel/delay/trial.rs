@@ -7,6 +7,7 @@ use aya::{Btf, Ebpf};
 use super::{functions::Functions, load_object, points::Points, read_btf, watch_exit};
 use crate::{
     failure::Failure,
+    functions,
     host::Facts,
     plan::{Attempt, PointPlan, Refusal},
 };
@@ -51,8 +52,10 @@ impl DelayTrial {
     /// # Errors
     /// They cannot.
     pub fn function(&mut self, name: &str) -> Result<(), Failure> {
-        let wanted = self.functions.want(&mut self.ebpf, &[name.to_owned()]);
-        self.functions.release(&mut self.ebpf, |_| false);
+        let function = functions::Functions::read(Path::new("/")).function(name);
+        let nothing = || {};
+        let wanted = self.functions.want(&mut self.ebpf, &[function], nothing);
+        self.functions.release(&mut self.ebpf, |_| false, nothing);
         wanted.map(drop)
     }
 
