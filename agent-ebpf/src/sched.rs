@@ -158,7 +158,8 @@ fn op_slot(op: u32) -> u32 {
 #[inline(always)]
 fn runs(task: *const u8, pid: u32) -> bool {
     if has(&TASK_ON_CPU) {
-        read::<u32>(task, &TASK_ON_CPU) != 0
+        // 0 or 1, in the first byte of a word; since 7.2 it is no more than that byte.
+        read::<u8>(task, &TASK_ON_CPU) != 0
     } else {
         bpf_get_current_pid_tgid() as u32 == pid
     }
