@@ -3,10 +3,10 @@
 use agent_common::{
     catalogue::slot,
     probes::block::op,
-    rules::{Control, Kind, Maybe, Quick, Set, Wanted, maybe, power},
+    rules::{COMM, Control, Kind, Maybe, Quick, Set, Wanted, maybe, power},
 };
 use aya_ebpf::{
-    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid},
+    helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid, generated::bpf_get_current_comm},
     macros::map,
     maps::{Array, HashMap},
 };
@@ -46,6 +46,16 @@ fn is_wanted(kind: Quick, value: u64, more: u64) -> bool {
     is_set(0) || (matches!(kind, Quick::Pid) && is_set(1))
 }
 
+/// The current task's command, as filters ask for it. As two words from the start: those of an array of bytes would be
+/// put together byte by byte, which costs more than the helper.
+#[inline(always)]
+fn current_comm() -> Wanted {
+    let mut words = [0u64; 2];
+    // SAFETY: the helper writes no more than it is told, and fills what is left with zeroes.
+    unsafe { bpf_get_current_comm(words.as_mut_ptr().cast(), COMM as u32) };
+    Wanted::new(Kind::Comm, u64::from_le(words[0]), u64::from_le(words[1]))
+}
+
 /// Has a process be wanted that was forked.
 #[inline(always)]
 pub fn want_process(group: u32) {
@@ -79,10 +89,8 @@ pub extern "C" fn plausible(rules: u64) -> u64 {
             rules &= !by(Kind::Uid);
         }
     }
-    if rules & by(Kind::Comm) != 0
-        && let Ok(comm) = bpf_get_current_comm()
-    {
-        let key = Wanted::comm(comm);
+    if rules & by(Kind::Comm) != 0 {
+        let key = current_comm();
         if !is_wanted(Quick::Comm, key.value, key.more) {
             rules &= !by(Kind::Comm);
         }
@@ -179,12 +187,7 @@ pub extern "C" fn of_task(rules: u64, bio: u64) -> u64 {
     rules = keep(control, rules, Kind::Pid, || {
         tasks::rules_of((bpf_get_current_pid_tgid() >> 32) as u32)
     });
-    rules = keep(control, rules, Kind::Comm, || {
-        match bpf_get_current_comm() {
-            Ok(comm) => wanted(&Wanted::comm(comm)),
-            Err(_) => 0,
-        }
-    });
+    rules = keep(control, rules, Kind::Comm, || wanted(&current_comm()));
     keep(control, rules, Kind::Cgroup, || {
         cgroups::current(offsets, bio)
     })
