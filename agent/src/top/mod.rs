@@ -3,6 +3,8 @@
 mod columns;
 mod source;
 mod state;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::{
