@@ -15,6 +15,8 @@ pub mod host;
 pub mod inject;
 pub mod kernel;
 pub mod measure;
+#[cfg(test)]
+mod mutated;
 pub mod names;
 pub mod plan;
 pub mod probes;

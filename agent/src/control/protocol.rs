@@ -164,7 +164,10 @@ pub fn parse_answer<T: DeserializeOwned>(line: &[u8]) -> Result<T, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::spec::{Delay, Filters};
+    use crate::{
+        mutated::mutated,
+        rules::spec::{Delay, Filters},
+    };
 
     #[test]
     fn requests_survive_the_wire() {
@@ -215,6 +218,37 @@ mod tests {
             seed: u64::MAX,
             abort_if: vec!["memory.oom > 0".into()],
         }
+    }
+
+    #[test]
+    fn a_changed_request_is_refused_or_one_that_survives_the_wire() {
+        let set = Rule {
+            name: "set".into(),
+            points: vec!["vfs.read".into()],
+            delay_ns: 100_000,
+        };
+        let seeds = [
+            Command::Set(set),
+            Command::Inject(Box::new(rule())),
+            Command::End { id: 7 },
+            Command::Events { follow: true },
+        ]
+        .map(|command| request(&command));
+        let seeds = seeds.each_ref().map(|line| line.as_bytes());
+        let mut accepted = 0;
+        for number in 0..300_000 {
+            let line = mutated(&seeds, number);
+            match parse_request(&line) {
+                Ok(command) => {
+                    let again = parse_request(request(&command).as_bytes());
+                    assert_eq!(again.unwrap(), command, "number {number}");
+                    accepted += 1;
+                }
+                Err(failure) => assert_eq!(failure.code, USAGE, "number {number}"),
+            }
+        }
+        // Both ways were gone.
+        assert!((1_000..150_000).contains(&accepted), "{accepted} accepted");
     }
 
     #[test]

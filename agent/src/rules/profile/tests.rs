@@ -3,6 +3,7 @@ use agent_common::{bucket, probes::Unit, quantiles::KNOTS};
 use super::*;
 use crate::{
     kernel::Counts,
+    mutated::mutated,
     rules::{curve::kolmogorov, distribution::tests::draws},
 };
 
@@ -193,5 +194,33 @@ fn what_took_longer_than_a_delay_may_is_cut_or_refused() {
         told.message
             .starts_with("--like: 5.0 % of a took longer than 1 s"),
         "{told}"
+    );
+}
+
+#[test]
+fn a_changed_profile_is_refused_or_gives_delays() {
+    let small = document("3", "[[0,8,1],[80,88,2]]");
+    let large = document("9", "[[0,1,1],[1000,2000,3],[900000000,1000000000,5]]");
+    let seeds = [small.as_bytes(), large.as_bytes()];
+    let (mut read, mut tables) = (0, 0);
+    for number in 0..300_000 {
+        let Ok(profile) = Profile::read("--like", "x", &mutated(&seeds, number)) else {
+            continue;
+        };
+        read += 1;
+        // Some of these are too slow to be delays.
+        if let Ok(table) = profile.quantiles("--like", MAX_DELAY_NS) {
+            assert_eq!(table.len(), KNOTS);
+            assert!(
+                table.is_sorted() && table[KNOTS - 1] <= MAX_DELAY_NS,
+                "number {number}"
+            );
+            tables += 1;
+        }
+    }
+    // Each way was gone.
+    assert!(
+        tables > 1_000 && tables < read && read < 150_000,
+        "{read} read, {tables} tables"
     );
 }

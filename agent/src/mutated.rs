@@ -1,0 +1,67 @@
+//! Input that was well formed before it was changed at random, for tests of what reads that which others write. The same
+//! number gives the same input, so a failure can be had again.
+
+use agent_common::quantiles::random;
+
+/// Changes of one input at most.
+const CHANGES: u64 = 6;
+/// What is put in: what ends things too early, what no number should be, and what no text should have.
+const PIECES: [&[u8]; 20] = [
+    b"\"",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"\\",
+    b"\0",
+    b"\n",
+    b"\xff\xfe",
+    b"-1",
+    b"0",
+    b"1e308",
+    b"18446744073709551615",
+    b"18446744073709551616",
+    b"0.5",
+    b"null",
+    b"true",
+    b"\\u0000",
+];
+
+/// The changed input of that number.
+pub fn mutated(seeds: &[&[u8]], number: u64) -> Vec<u8> {
+    let mut drawn = 0;
+    let mut below = |bound: usize| {
+        drawn += 1;
+        (random(number, drawn) % bound.max(1) as u64) as usize
+    };
+    let mut bytes = seeds[below(seeds.len())].to_vec();
+    for _ in 0..=below(CHANGES as usize) {
+        let place = below(bytes.len() + 1);
+        let end = place + below(bytes.len() - place + 1);
+        match below(6) {
+            0 => bytes.truncate(place),
+            1 => drop(bytes.drain(place..end)),
+            2 => {
+                let piece = PIECES[below(PIECES.len())];
+                drop(bytes.splice(place..place, piece.iter().copied()));
+            }
+            3 => {
+                let piece = PIECES[below(PIECES.len())];
+                drop(bytes.splice(place..end, piece.iter().copied()));
+            }
+            4 => {
+                let twice = bytes[place..end].to_vec();
+                drop(bytes.splice(end..end, twice));
+            }
+            _ => {
+                let bit = below(8);
+                if let Some(byte) = bytes.get_mut(place) {
+                    *byte ^= 1 << bit;
+                }
+            }
+        }
+    }
+    bytes
+}
