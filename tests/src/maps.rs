@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::programs::{BPF_OBJ_GET_INFO_BY_FD, command};
+use crate::programs::{command, object_info, text};
 
 /// Of `enum bpf_cmd` (`include/uapi/linux/bpf.h`).
 const BPF_MAP_GET_FD_BY_ID: libc::c_int = 14;
@@ -40,16 +40,6 @@ fn name_of(map: &OwnedFd) -> io::Result<String> {
     /// Bytes of the structure up to and with `name`, and where that is.
     const LENGTH: usize = 40;
     const NAME: std::ops::Range<usize> = 24..40;
-    let mut bytes = [0u8; LENGTH];
-    let address = bytes.as_mut_ptr() as u64;
-    // `bpf_fd`, `info_len` and `info`.
-    let mut attr = [
-        map.as_raw_fd() as u32,
-        LENGTH as u32,
-        address as u32,
-        (address >> 32) as u32,
-    ];
-    command(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    let name = bytes[NAME].split(|byte| *byte == 0).next().unwrap_or(&[]);
-    Ok(String::from_utf8_lossy(name).into_owned())
+    let bytes: [u8; LENGTH] = object_info(map)?;
+    Ok(text(&bytes[NAME]))
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs, io,
-    os::fd::{AsRawFd as _, FromRawFd as _},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -69,7 +69,7 @@ pub struct Info {
 
 /// `BPF_PROG_GET_FD_BY_ID` and `BPF_OBJ_GET_INFO_BY_FD`, as above.
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
-pub(crate) const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 
 /// Reads `struct bpf_prog_info` of a loaded program.
 ///
@@ -83,22 +83,33 @@ pub fn info(id: u32) -> Result<Info> {
     let mut attr = [id, 0, 0];
     let fd = command(BPF_PROG_GET_FD_BY_ID, &mut attr)?;
     // SAFETY: just opened, owned by nobody else.
-    let fd = unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) };
-    let mut bytes = [0u8; LENGTH];
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let bytes: [u8; LENGTH] = object_info(&fd)?;
+    Ok(Info {
+        name: text(&bytes[NAME]),
+        verified: u32::from_ne_bytes(bytes[VERIFIED..LENGTH].try_into()?),
+    })
+}
+
+/// The first `LENGTH` bytes of what the kernel says of a program or map: `struct bpf_prog_info`, `struct bpf_map_info`.
+pub(crate) fn object_info<const LENGTH: usize>(object: &OwnedFd) -> io::Result<[u8; LENGTH]> {
+    let mut bytes = [0; LENGTH];
     let address = bytes.as_mut_ptr() as u64;
     // `bpf_fd`, `info_len` and `info`.
     let mut attr = [
-        fd.as_raw_fd() as u32,
+        object.as_raw_fd() as u32,
         LENGTH as u32,
         address as u32,
         (address >> 32) as u32,
     ];
     command(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    let name = bytes[NAME].split(|byte| *byte == 0).next().unwrap_or(&[]);
-    Ok(Info {
-        name: String::from_utf8_lossy(name).into_owned(),
-        verified: u32::from_ne_bytes(bytes[VERIFIED..LENGTH].try_into()?),
-    })
+    Ok(bytes)
+}
+
+/// What stands before the first NUL.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or(&[]);
+    String::from_utf8_lossy(text).into_owned()
 }
 
 pub(crate) fn command(command: libc::c_int, attr: &mut [u32]) -> io::Result<i32> {

@@ -40,7 +40,7 @@ pub fn field<T: Copy + Default>(structure: u64, offset: u64) -> T {
 #[inline(always)]
 pub fn at<T: Copy + Default>(address: u64) -> T {
     let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: the helper checks the address, and writes to all of the value, of which all zeroes are one.
+    // SAFETY: the helper checks the address and writes all of the value, which is a number wherever this is called.
     unsafe {
         bpf_probe_read_kernel(
             value.as_mut_ptr().cast(),

@@ -1,21 +1,9 @@
 use super::*;
-use crate::rules::spec::Filters;
 
 fn spec() -> Spec {
     Spec {
-        name: "slow".into(),
-        points: vec!["vfs.read".into()],
-        delay: Delay::Fixed { ns: 5_000_000 },
-        filters: Filters::default(),
-        chance: ALWAYS,
-        every: 1,
-        for_ns: None,
-        ramp_ns: None,
-        max_hits: None,
-        cpu_budget: WHOLE,
-        cap_ns: MAX_DELAY_NS,
         seed: 7,
-        abort_if: Vec::new(),
+        ..Spec::plain("slow", &["vfs.read"], Delay::Fixed { ns: 5_000_000 })
     }
 }
 

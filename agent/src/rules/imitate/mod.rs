@@ -5,11 +5,7 @@
 
 use std::ffi::OsString;
 
-use agent_common::{
-    pod::MAX_DELAY_NS,
-    probes::block,
-    rules::{ALWAYS, WHOLE},
-};
+use agent_common::{pod::MAX_DELAY_NS, probes::block};
 
 pub use self::{
     distance::{Distance, distance},
@@ -77,28 +73,19 @@ pub fn spec(args: &Args) -> Result<(Spec, Fit), Failure> {
     from.check("--from", MAX_DELAY_NS)?;
     to.check("--to", MAX_DELAY_NS)?;
     let fit = fit(&from, &to, MAX_DELAY_NS)?;
+    let delay = Delay::Drawn {
+        asked: format!("{} like {}", from.name, to.name),
+        quantiles: fit.quantiles.clone(),
+    };
     let spec = Spec {
-        name: args.name.clone(),
-        points: vec![POINT.into()],
-        delay: Delay::Drawn {
-            asked: format!("{} like {}", from.name, to.name),
-            quantiles: fit.quantiles.clone(),
-        },
         filters: Filters {
             devices: vec![args.device.clone()],
             ops: args.op.clone(),
             ..Filters::default()
         },
-        chance: ALWAYS,
-        every: 1,
         // At most a day.
         for_ns: time.map(|time| time.as_nanos() as u64),
-        ramp_ns: None,
-        max_hits: None,
-        cpu_budget: WHOLE,
-        cap_ns: MAX_DELAY_NS,
-        seed: 0,
-        abort_if: Vec::new(),
+        ..Spec::plain(&args.name, &[POINT], delay)
     };
     Ok((spec, fit))
 }
