@@ -163,6 +163,40 @@ pub const POINTS: [Point; 7] = [
     },
 ];
 
+/// A tracepoint that tells filters something, and its program for so many arguments as it has on some kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watched {
+    pub tracepoint: &'static str,
+    pub program: &'static str,
+    pub arguments: usize,
+}
+
+const fn watched(tracepoint: &'static str, program: &'static str, arguments: usize) -> Watched {
+    Watched {
+        tracepoint,
+        program,
+        arguments,
+    }
+}
+
+/// Who submits a request. Before 5.11 the queue came first, and 5.10 took that change (a54895fa057c) for requests only.
+pub const SUBMITTERS: [Watched; 4] = [
+    watched("block_getrq", "tp_block_getrq", 1),
+    watched("block_bio_frontmerge", "tp_block_bio_frontmerge", 1),
+    watched("block_getrq", "tp_block_getrq_with_queue", 3),
+    watched(
+        "block_bio_frontmerge",
+        "tp_block_bio_frontmerge_with_queue",
+        3,
+    ),
+];
+
+/// Tracepoints that tell who submits a request.
+pub const SUBMITTERS_TOLD: usize = 2;
+
+/// Who forks whom.
+pub const FORKS: [Watched; 1] = [watched("sched_process_fork", "tp_sched_process_fork", 2)];
+
 /// Slots in the maps, for the eBPF side.
 pub mod slot {
     pub const VFS_READ: u32 = 0;

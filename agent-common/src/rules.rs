@@ -7,6 +7,12 @@
 
 use crate::{catalogue::POINTS, probes::block::op};
 
+mod filters;
+mod tally;
+
+pub use filters::{CGROUPS, COMM, CgroupRules, Maybe, Owner, POWERS, Quick, Wanted, maybe, power};
+pub use tally::{Fate, ROW_NS, Row, Tally, Tickets};
+
 /// Rules in force at once: bits of a [`Set`].
 pub const RULES: usize = 64;
 
@@ -118,34 +124,6 @@ impl Default for Control {
     }
 }
 
-/// Powers of two that a size can have, see [`power`].
-pub const POWERS: usize = 65;
-
-/// Kinds of filters by task of which the programs first ask whether anybody wants a value like that: places of
-/// tables in [`Maybe`].
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quick {
-    Uid,
-    Pid,
-    Comm,
-}
-
-/// Entries of a table, of which one is 1 if a value that folds to its place is wanted.
-const PLACES: usize = 1024;
-
-/// An entry of the map `MAYBE`: 0 is the agent's, 1 what forks have added.
-pub type Maybe = [u8; 4 * PLACES];
-
-/// Where a value is in a [`Maybe`].
-#[inline(always)]
-#[must_use]
-pub const fn maybe(kind: Quick, value: u64, more: u64) -> usize {
-    // Fibonacci hashing (Knuth, The Art of Computer Programming, 6.4): the upper bits of the product.
-    let mixed = (value ^ more.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    kind as usize * PLACES + (mixed >> 54) as usize
-}
-
 /// Always, as [`Rule::chance`].
 pub const ALWAYS: u64 = 1 << 32;
 /// All of a CPU's time, as [`Rule::budget`].
@@ -184,185 +162,6 @@ pub struct Rule {
     pub size_max: u64,
 }
 
-/// What one CPU counted for one rule: an entry of the per-CPU map `TALLIES`, by place.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Hits at the rule's points that satisfied all its filters (count). The sum of the seven that follow.
-    pub matches: u64,
-    /// Delayed (count).
-    pub hits: u64,
-    /// Left out by `chance` or `every` (count).
-    pub spared: u64,
-    /// Past the rule's end or its `max_hits` (count).
-    pub ended: u64,
-    /// The lease had run out (count).
-    pub lease: u64,
-    /// The CPU's budget was used up (count).
-    pub budget: u64,
-    /// Too many waits in a row, in which the CPU could do nothing else (count).
-    pub row: u64,
-    /// Never delayed: the agent, its commands, PID 1, or in an interrupt (count).
-    pub exempt: u64,
-    /// Of `hits`, those whose delay the cap cut short (count).
-    pub capped: u64,
-    /// Of `hits`, those that ended before their time because the loop's bound was reached (count).
-    pub short: u64,
-    /// Sum of the delays of the hits as the rule has them, before the cap (ns).
-    pub asked_ns: u64,
-    /// Sum of the delays that were done (ns).
-    pub achieved_ns: u64,
-    /// The budget's account: ns that may be burnt, below 0 what was burnt too much (two's complement).
-    pub account_ns: u64,
-    /// Time of the account (ns).
-    pub account_at_ns: u64,
-    /// The share in the wait that is going on (ns).
-    pub share_ns: u64,
-}
-
-/// What became of a match: the place of its count among the words of a [`Tally`].
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    Hit = 1,
-    Spared,
-    Ended,
-    Lease,
-    Budget,
-    Row,
-    Exempt,
-}
-
-impl Tally {
-    /// Adds what another CPU counted. Accounts are each CPU's own.
-    pub fn add(&mut self, other: &Self) {
-        self.matches += other.matches;
-        self.hits += other.hits;
-        self.spared += other.spared;
-        self.ended += other.ended;
-        self.lease += other.lease;
-        self.budget += other.budget;
-        self.row += other.row;
-        self.exempt += other.exempt;
-        self.capped += other.capped;
-        self.short += other.short;
-        self.asked_ns += other.asked_ns;
-        self.achieved_ns += other.achieved_ns;
-    }
-}
-
-/// What numbers the matches and hits of a rule, on all CPUs: an entry of the map `TICKETS`, by place.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tickets {
-    pub matches: u64,
-    pub hits: u64,
-    /// A cache line each.
-    pub fill: [u64; 6],
-}
-
-/// Who submitted a request, as far as rules go: a value of the map `OWNERS`, by the request's first `bio`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Owner {
-    /// The rules whose filters by task the submitter satisfies.
-    pub rules: Set,
-    /// The epoch in which that was so.
-    pub epoch: u64,
-}
-
-/// What a CPU found out of a cgroup last: an entry of the per-CPU map `CGROUPS`, by [`CgroupRules::place`].
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CgroupRules {
-    /// Place of the hierarchy in [`Control::hierarchy`].
-    pub hierarchy: u64,
-    pub id: u64,
-    /// The epoch in which it was found out.
-    pub epoch: u64,
-    /// The rules that it or an ancestor satisfies.
-    pub rules: Set,
-}
-
-/// Entries of `CGROUPS`.
-pub const CGROUPS: usize = 1024;
-
-impl CgroupRules {
-    /// Where a cgroup is remembered, which it shares with others.
-    #[inline(always)]
-    #[must_use]
-    pub const fn place(hierarchy: u64, id: u64) -> u32 {
-        ((id ^ hierarchy << 60).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as u32
-    }
-}
-
-/// Waits after which a CPU had no chance to do anything else: the only entry of the per-CPU map `ROW`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Row {
-    /// Task and thread group that waited.
-    pub task: u64,
-    /// How often that task had been switched.
-    pub switches: u64,
-    /// Sum of its waits since (ns).
-    pub waited_ns: u64,
-}
-
-/// Longest row of waits (ns): the kernel takes a CPU that does nothing else for 20 s for locked up.
-pub const ROW_NS: u64 = 5_000_000_000;
-
-/// Longest name of a command that the kernel keeps, and a zero.
-pub const COMM: usize = 16;
-
-/// What a filter asks for: a key of the map `WANTED`, whose values are sets of rules.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Wanted {
-    /// A [`Kind`]; for a cgroup with the place of its hierarchy in [`Control::hierarchy`] in the upper half.
-    pub kind: u64,
-    /// User, cgroup, inode, or device (`major << 20 | minor`).
-    pub value: u64,
-    /// The inode's device; the rest of a command.
-    pub more: u64,
-}
-
-impl Wanted {
-    #[must_use]
-    pub const fn new(kind: Kind, value: u64, more: u64) -> Self {
-        Self {
-            kind: kind as u64,
-            value,
-            more,
-        }
-    }
-
-    /// A command, as the kernel keeps it.
-    #[must_use]
-    pub fn comm(comm: [u8; COMM]) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = comm;
-        Self::new(
-            Kind::Comm,
-            u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-            u64::from_le_bytes([i, j, k, l, m, n, o, p]),
-        )
-    }
-
-    #[must_use]
-    pub const fn cgroup(hierarchy: usize, id: u64) -> Self {
-        Self {
-            kind: Kind::Cgroup as u64 | (hierarchy as u64) << 32,
-            value: id,
-            more: 0,
-        }
-    }
-}
-
-/// The power of two of a size: 0 for 0, else one more than its logarithm's whole part.
-#[must_use]
-pub const fn power(size: u64) -> u64 {
-    (u64::BITS - size.leading_zeros()) as u64
-}
-
 #[cfg(feature = "user")]
 mod user {
     // SAFETY: repr(C), only u64 fields, no padding: any bytes are a value.
@@ -381,62 +180,4 @@ mod user {
     unsafe impl aya::Pod for super::CgroupRules {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Row {}
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_size_has_the_power_of_its_highest_bit() {
-        for (size, expected) in [(0, 0), (1, 1), (2, 2), (3, 2), (4096, 13), (u64::MAX, 64)] {
-            assert_eq!(power(size), expected, "{size}");
-        }
-    }
-
-    #[test]
-    fn places_of_different_kinds_do_not_meet() {
-        for value in [0, 1, 12_345, u64::MAX] {
-            assert!(maybe(Quick::Uid, value, 0) < PLACES);
-            assert_eq!(
-                maybe(Quick::Pid, value, 0),
-                maybe(Quick::Uid, value, 0) + PLACES
-            );
-            assert!(maybe(Quick::Comm, value, value) < 3 * PLACES);
-        }
-        assert_ne!(maybe(Quick::Uid, 1, 0), maybe(Quick::Uid, 2, 0));
-    }
-
-    #[test]
-    fn every_cgroup_has_a_place() {
-        for id in [0, 1, 12_345, u64::MAX] {
-            for hierarchy in 0..HIERARCHIES as u64 {
-                assert!((CgroupRules::place(hierarchy, id) as usize) < CGROUPS);
-            }
-        }
-    }
-
-    #[test]
-    fn fates_are_places_of_counts() {
-        let tally = Tally {
-            hits: 1,
-            exempt: 7,
-            ..Tally::default()
-        };
-        // SAFETY: repr(C), of u64 only.
-        let words = unsafe { *(&raw const tally).cast::<[u64; 8]>() };
-        assert_eq!(words[Fate::Hit as usize], 1);
-        assert_eq!(words[Fate::Exempt as usize], 7);
-    }
-
-    #[test]
-    fn commands_differ_in_each_byte() {
-        let mut comm = [b'a'; COMM];
-        let all = Wanted::comm(comm);
-        for place in 0..COMM {
-            comm[place] = b'b';
-            assert_ne!(Wanted::comm(comm), all);
-            comm[place] = b'a';
-        }
-    }
 }

@@ -16,6 +16,8 @@
 #[macro_use]
 mod structure;
 
+#[path = "block/flags.rs"]
+mod flags;
 mod measure;
 #[path = "block/starts.rs"]
 mod starts;
@@ -38,6 +40,7 @@ use aya_ebpf::{
     maps::PerCpuArray,
     programs::BtfTracePointContext,
 };
+use flags::{accounted, in_sequence, start_ns};
 use starts::{inserted, issue_ns, issued, not_stamped, remembered, requeued};
 use structure::{has, read};
 
@@ -46,7 +49,7 @@ use structure::{has, read};
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 offsets!(RQ_START_NS RQ_IO_START_NS RQ_CMD_FLAGS RQ_FLAGS RQ_DATA_LEN RQ_QUEUE RQ_DISK QUEUE_DISK
-    DISK_MAJOR DISK_MINOR RQ_BIO BIO_BLKG BLKG_BLKCG BLKCG_CGROUP CGROUP_KN KN_ID PLUG_TIME FLUSH_SEQ_BIT);
+    DISK_MAJOR DISK_MINOR RQ_BIO BIO_BLKG BLKG_BLKCG BLKCG_CGROUP CGROUP_KN KN_ID PLUG_TIME FLUSH_SEQ_BIT IO_STAT_BIT);
 
 /// Histograms of a series.
 const METRICS: usize = COUNT;
@@ -64,49 +67,52 @@ struct Last {
 #[map]
 static LAST: PerCpuArray<Last> = PerCpuArray::with_max_entries(op::WRITE + 1, 0);
 
-/// `TRACE_EVENT(block_rq_issue, TP_PROTO(struct request *rq))`
+/// Hook: `TRACE_EVENT(block_rq_issue, TP_PROTO(struct request *rq))`
 #[btf_tracepoint(function = "block_rq_issue")]
 pub fn rq_issue(ctx: BtfTracePointContext) -> i32 {
     issued(ctx.arg(0));
     0
 }
 
-/// `TP_PROTO(struct request_queue *q, struct request *rq)`, before 5.11 and 5.10.137
+/// Hook: `TRACE_EVENT(block_rq_issue, TP_PROTO(struct request_queue *q, struct request *rq))`, before 5.11 and 5.10.137
 #[btf_tracepoint(function = "block_rq_issue")]
 pub fn rq_issue_with_queue(ctx: BtfTracePointContext) -> i32 {
     issued(ctx.arg(1));
     0
 }
 
-/// `TRACE_EVENT(block_rq_insert, TP_PROTO(struct request *rq))`
+/// Hook: `TRACE_EVENT(block_rq_insert, TP_PROTO(struct request *rq))`
 #[btf_tracepoint(function = "block_rq_insert")]
 pub fn rq_insert(ctx: BtfTracePointContext) -> i32 {
     inserted(ctx.arg(0));
     0
 }
 
-/// `TP_PROTO(struct request_queue *q, struct request *rq)`, before 5.11 and 5.10.137
+/// Hook: `TRACE_EVENT(block_rq_insert, TP_PROTO(struct request_queue *q, struct request *rq))`, before 5.11 and 5.10.137
 #[btf_tracepoint(function = "block_rq_insert")]
 pub fn rq_insert_with_queue(ctx: BtfTracePointContext) -> i32 {
     inserted(ctx.arg(1));
     0
 }
 
-/// `TRACE_EVENT(block_rq_requeue, TP_PROTO(struct request *rq))`
+/// Hook: `TRACE_EVENT(block_rq_requeue, TP_PROTO(struct request *rq))`
 #[btf_tracepoint(function = "block_rq_requeue")]
 pub fn rq_requeue(ctx: BtfTracePointContext) -> i32 {
     requeued(ctx.arg(0));
     0
 }
 
-/// `TP_PROTO(struct request_queue *q, struct request *rq)`, before 5.11 and 5.10.137
+/// Hook: `TRACE_EVENT(block_rq_requeue, TP_PROTO(struct request_queue *q, struct request *rq))`, before 5.11 and 5.10.137
 #[btf_tracepoint(function = "block_rq_requeue")]
 pub fn rq_requeue_with_queue(ctx: BtfTracePointContext) -> i32 {
     requeued(ctx.arg(1));
     0
 }
 
-/// `TRACE_EVENT(block_rq_complete, TP_PROTO(struct request *rq, blk_status_t error, unsigned int nr_bytes))`
+/// Hook: `TRACE_EVENT(block_rq_complete, TP_PROTO(struct request *rq, blk_status_t error, unsigned int nr_bytes))`
+/// Hook: `TRACE_EVENT(block_rq_complete, TP_PROTO(struct request *rq, int error, unsigned int nr_bytes))` on 5.10
+///
+/// Of an `int` the lower byte is 0 only if all of it is: an error number is above -256.
 #[btf_tracepoint(function = "block_rq_complete")]
 pub fn rq_complete(ctx: BtfTracePointContext) -> i32 {
     let request: *const u8 = ctx.arg(0);
@@ -130,13 +136,7 @@ pub fn rq_complete(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-#[inline(always)]
-fn in_sequence(request: *const u8) -> bool {
-    let rq_flags: u32 = read(request, &RQ_FLAGS);
-    rq_flags & (1 << (FLUSH_SEQ_BIT.load() & 31)) != 0
-}
-
-/// Records a read or write with both stamps, of usual times and by itself: nearly all are. `None` and nothing recorded
+/// Records a read or write with both stamps, accounted, of usual times and by itself: nearly all are. `None` and nothing recorded
 /// if it is another, or if series are told apart by what is not cheap to know.
 ///
 /// All that is read from the request is read before `remembered`: the verifier goes through what follows it once for
@@ -144,13 +144,14 @@ fn in_sequence(request: *const u8) -> bool {
 #[inline(always)]
 fn plain(request: *const u8, bytes: u32, now_ns: u64) -> Option<()> {
     let flags: u32 = read(request, &RQ_CMD_FLAGS);
+    let rq_flags: u32 = read(request, &RQ_FLAGS);
     // REQ_OP_READ and REQ_OP_WRITE; ours are the same.
     let op = flags & 0xff;
     if measure::by(Field::Comm)
         || measure::by(Field::Cgroup)
         || op > op::WRITE
         || bytes == 0
-        || in_sequence(request)
+        || rq_flags & (in_sequence() | accounted()) != accounted()
     {
         return None;
     }
@@ -183,9 +184,10 @@ fn plain(request: *const u8, bytes: u32, now_ns: u64) -> Option<()> {
 fn unusual(request: *const u8, bytes: u32, now_ns: u64, failed: bool) -> u32 {
     let flags: u32 = read(request, &RQ_CMD_FLAGS);
     let op = op::of_flags(flags);
-    let in_sequence = op != op::FLUSH && in_sequence(request);
+    let rq_flags: u32 = read(request, &RQ_FLAGS);
+    let in_sequence = op != op::FLUSH && rq_flags & in_sequence() != 0;
     let sequence_end = op == op::WRITE && bytes == 0;
-    let start_ns: u64 = read(request, &RQ_START_NS);
+    let start_ns = start_ns(request);
     let stamped_ns: u64 = read(request, &RQ_IO_START_NS);
     let mut key = key(request, op);
     let (start, place) = remembered(request).unzip();

@@ -14,39 +14,47 @@ use aya_ebpf::{
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
+/// Hook: any function; no argument is read
 #[fentry]
 pub fn fentry_empty(_ctx: FEntryContext) -> i32 {
     0
 }
 
+/// Hook: any function; no argument is read
 #[kprobe]
 pub fn kprobe_empty(_ctx: ProbeContext) -> u32 {
     0
 }
 
+/// Hook: any function of a program; no argument is read
 #[uprobe]
 pub fn uprobe_empty(_ctx: ProbeContext) -> u32 {
     0
 }
 
-/// `TRACE_EVENT_SYS(sys_enter, TP_PROTO(struct pt_regs *regs, long id))`
+/// Hook: `TRACE_EVENT(sys_enter, TP_PROTO(struct pt_regs *regs, long id))`
 #[raw_tracepoint(tracepoint = "sys_enter")]
 pub fn tp_sys_enter(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `TRACE_EVENT(block_rq_issue, TP_PROTO(struct request *rq))`
+/// Hook: `TRACE_EVENT(block_rq_issue, TP_PROTO(struct request *rq))`
+/// Hook: `TRACE_EVENT(block_rq_issue, TP_PROTO(struct request_queue *q, struct request *rq))`, before 5.11 and 5.10.137
+///
+/// No argument is read.
 #[raw_tracepoint(tracepoint = "block_rq_issue")]
 pub fn tp_block_rq_issue(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// At whatever tracepoint it is loaded for; no argument is read.
+/// Hook: any tracepoint for which it is loaded; no argument is read
 #[btf_tracepoint]
 pub fn tp_btf_empty(_ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Hook: any tracepoint for which it is loaded; no argument is read
+///
 /// As `tp_btf_empty`, but for what no program that measures a time can do without.
 #[btf_tracepoint]
 pub fn tp_btf_clock(_ctx: BtfTracePointContext) -> i32 {

@@ -94,14 +94,16 @@ fn exit(frame: u64) {
     measure::record_span(measure::slot(&key), 0, span.start_ns, span.end_ns);
 }
 
-/// Any function; no argument is read.
+/// Hook: any function; no argument is read
 #[fentry]
 pub fn fentry_function(ctx: FEntryContext) -> i32 {
     enter(ctx.as_ptr() as u64);
     0
 }
 
-/// Any function; neither arguments nor result are read. A call's arguments lie in the same place at both
+/// Hook: any function; neither arguments nor result are read
+///
+/// A call's arguments lie in the same place at both
 /// ends.
 #[fexit]
 pub fn fexit_function(ctx: FExitContext) -> i32 {
@@ -109,7 +111,7 @@ pub fn fexit_function(ctx: FExitContext) -> i32 {
     0
 }
 
-/// Any function; no argument is read.
+/// Hook: any function; no argument is read
 #[kprobe]
 pub fn kprobe_function(ctx: ProbeContext) -> u32 {
     if return_is_watched(&ctx, 0) {
@@ -118,15 +120,17 @@ pub fn kprobe_function(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// Any function; the result is not read.
+/// Hook: any function; the result is not read
 #[kretprobe]
 pub fn kretprobe_function(ctx: RetProbeContext) -> u32 {
     exit(stack(&ctx));
     0
 }
 
-/// `TRACE_EVENT(sched_process_exit, TP_PROTO(struct task_struct *p))`; since 6.17 with a `bool group_dead`
-/// behind. No argument is read: the task is the current one.
+/// Hook: `TRACE_EVENT(sched_process_exit, TP_PROTO(struct task_struct *p, bool group_dead))`
+/// Hook: `TRACE_EVENT(sched_process_exit, TP_PROTO(struct task_struct *p))` before 6.17
+///
+/// No argument is read: the task is the current one.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
     started::forget();

@@ -109,7 +109,7 @@ fn look_up(kind: u32, number: u32) -> u32 {
     })
 }
 
-/// `TRACE_EVENT(softirq_raise, TP_PROTO(unsigned int vec_nr))`, with interrupts off
+/// Hook: `TRACE_EVENT(softirq_raise, TP_PROTO(unsigned int vec_nr))`, with interrupts off
 #[btf_tracepoint(function = "softirq_raise")]
 pub fn softirq_raise(ctx: BtfTracePointContext) -> i32 {
     let Some(vector) = vector(ctx.arg(0)) else {
@@ -123,7 +123,7 @@ pub fn softirq_raise(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `TRACE_EVENT(softirq_entry, TP_PROTO(unsigned int vec_nr))`
+/// Hook: `TRACE_EVENT(softirq_entry, TP_PROTO(unsigned int vec_nr))`
 #[btf_tracepoint(function = "softirq_entry")]
 pub fn softirq_enter(ctx: BtfTracePointContext) -> i32 {
     let number: u32 = ctx.arg(0);
@@ -158,7 +158,7 @@ pub fn softirq_enter(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `TRACE_EVENT(softirq_exit, TP_PROTO(unsigned int vec_nr))`
+/// Hook: `TRACE_EVENT(softirq_exit, TP_PROTO(unsigned int vec_nr))`
 #[btf_tracepoint(function = "softirq_exit")]
 pub fn softirq_leave(ctx: BtfTracePointContext) -> i32 {
     let Some(vector) = vector(ctx.arg(0)) else {
@@ -176,7 +176,7 @@ pub fn softirq_leave(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `TRACE_EVENT(irq_handler_entry, TP_PROTO(int irq, struct irqaction *action))`, with interrupts off
+/// Hook: `TRACE_EVENT(irq_handler_entry, TP_PROTO(int irq, struct irqaction *action))`, with interrupts off
 #[btf_tracepoint(function = "irq_handler_entry")]
 pub fn hardirq_enter(ctx: BtfTracePointContext) -> i32 {
     let Some(handler) = HANDLER.get_ptr_mut(0) else {
@@ -197,8 +197,8 @@ pub fn hardirq_enter(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `TRACE_EVENT(irq_handler_exit, TP_PROTO(int irq, struct irqaction *action, int ret))`, with interrupts
-/// off
+/// Hook: `TRACE_EVENT(irq_handler_exit, TP_PROTO(int irq, struct irqaction *action, int ret))`, with
+/// interrupts off
 #[btf_tracepoint(function = "irq_handler_exit")]
 pub fn hardirq_leave(ctx: BtfTracePointContext) -> i32 {
     let Some(handler) = HANDLER.get_ptr_mut(0) else {

@@ -58,7 +58,7 @@ fn current_slot() -> u32 {
     measure::slot(&key)
 }
 
-/// `PERF_COUNT_SW_PAGE_FAULTS_MAJ`: counted when the fault is done, in the task that had it
+/// Hook: perf event `PERF_COUNT_SW_PAGE_FAULTS_MAJ`, counted when the fault is done, in the task that had it
 /// (`mm_account_fault` in `mm/memory.c`).
 #[perf_event]
 pub fn major_fault(_ctx: PerfEventContext) -> u32 {

@@ -190,30 +190,33 @@ fn woken(task: *const u8, created: bool) {
     measure::count_alone(Loss::Starts);
 }
 
-/// `TRACE_EVENT(sched_wakeup, TP_PROTO(struct task_struct *p))`
+/// Hook: `TRACE_EVENT(sched_wakeup, TP_PROTO(struct task_struct *p))`
 #[btf_tracepoint(function = "sched_wakeup")]
 pub fn task_wakeup(ctx: BtfTracePointContext) -> i32 {
     woken(ctx.arg(0), false);
     0
 }
 
-/// `TRACE_EVENT(sched_wakeup_new, TP_PROTO(struct task_struct *p))`
+/// Hook: `TRACE_EVENT(sched_wakeup_new, TP_PROTO(struct task_struct *p))`
 #[btf_tracepoint(function = "sched_wakeup_new")]
 pub fn task_wakeup_new(ctx: BtfTracePointContext) -> i32 {
     woken(ctx.arg(0), true);
     0
 }
 
-/// `TRACE_EVENT(task_rename, TP_PROTO(struct task_struct *task, const char *comm))`, before the name changes
-/// (`__set_task_comm`). Not every kernel lets programs read an argument that is a string.
+/// Hook: `TRACE_EVENT(task_rename, TP_PROTO(struct task_struct *task, const char *comm))`
+///
+/// Before the name changes (`__set_task_comm`). Not every kernel lets programs read an argument that is a string.
 #[btf_tracepoint(function = "task_rename")]
 pub fn task_renamed(ctx: BtfTracePointContext) -> i32 {
     forget_name(read(ctx.arg::<*const u8>(0), &TASK_PID));
     0
 }
 
-/// `TRACE_EVENT(sched_switch, TP_PROTO(bool preempt, struct task_struct *prev, struct task_struct *next,
-/// unsigned int prev_state))`; without the last before 5.18, which is not read.
+/// Hook: `TRACE_EVENT(sched_switch, TP_PROTO(bool preempt, struct task_struct *prev, struct task_struct *next,
+/// unsigned int prev_state))`, of which the last is not read
+/// Hook: `TRACE_EVENT(sched_switch, TP_PROTO(bool preempt, struct task_struct *prev, struct task_struct *next))`
+/// before 5.18
 #[btf_tracepoint(function = "sched_switch")]
 pub fn task_switch(ctx: BtfTracePointContext) -> i32 {
     if !enabled::enabled() {

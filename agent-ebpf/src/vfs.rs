@@ -137,39 +137,43 @@ macro_rules! function_twins {
 }
 
 function_twins!(
-    /// `ssize_t vfs_read(struct file *file, char __user *buf, size_t count, loff_t *pos)`
+    /// Hook: `ssize_t vfs_read(struct file *file, char __user *buf, size_t count, loff_t *pos)`
     READ, READ, 0, files::of_file, files::of_file_at, 4,
     fentry_read, fexit_read, kprobe_read, kretprobe_read
 );
 function_twins!(
-    /// `ssize_t vfs_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)`
+    /// Hook: `ssize_t vfs_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)`
     WRITE, WRITE, 0, files::of_file, files::of_file_at, 4,
     fentry_write, fexit_write, kprobe_write, kretprobe_write
 );
 function_twins!(
-    /// `long do_sys_openat2(int dfd, const char __user *filename, struct open_how *how)`; an `int` in newer
-    /// kernels. The file is known when it returns.
+    /// Hook: `int do_sys_openat2(int dfd, const char __user *filename, struct open_how *how)`
+    /// Hook: `long do_sys_openat2(int dfd, const char __user *filename, struct open_how *how)` on older kernels
+    ///
+    /// The file is known when it returns.
     OPEN, OPEN, 0, files::none, files::none, 3,
     fentry_open, fexit_open, kprobe_open, kretprobe_open
 );
 function_twins!(
-    /// `int vfs_fsync_range(struct file *file, loff_t start, loff_t end, int datasync)`
+    /// Hook: `int vfs_fsync_range(struct file *file, loff_t start, loff_t end, int datasync)`
     FSYNC, FSYNC, 0, files::of_file, files::of_file_at, 4,
     fentry_fsync, fexit_fsync, kprobe_fsync, kretprobe_fsync
 );
 function_twins!(
-    /// `long __x64_sys_fsync(const struct pt_regs *regs)`; `__arm64_sys_fsync`
+    /// Hook: `long __x64_sys_fsync(const struct pt_regs *regs)`
+    /// Hook: `long __arm64_sys_fsync(const struct pt_regs *regs)`
     FSYNC, SYS_FSYNC, 0, files::of_call, files::of_call_at, 1,
     fentry_sys_fsync, fexit_sys_fsync, kprobe_sys_fsync, kretprobe_sys_fsync
 );
 function_twins!(
-    /// `long __x64_sys_fdatasync(const struct pt_regs *regs)`; `__arm64_sys_fdatasync`
+    /// Hook: `long __x64_sys_fdatasync(const struct pt_regs *regs)`
+    /// Hook: `long __arm64_sys_fdatasync(const struct pt_regs *regs)`
     FSYNC, SYS_FDATASYNC, 0, files::of_call, files::of_call_at, 1,
     fentry_sys_fdatasync, fexit_sys_fdatasync, kprobe_sys_fdatasync, kretprobe_sys_fdatasync
 );
 
-/// `struct dentry *lookup_slow(const struct qstr *name, struct dentry *dir, unsigned int flags)`, or
-/// `__lookup_slow` with the same arguments
+/// Hook: `struct dentry *lookup_slow(const struct qstr *name, struct dentry *dir, unsigned int flags)`
+/// Hook: `struct dentry *__lookup_slow(const struct qstr *name, struct dentry *dir, unsigned int flags)`
 #[fentry]
 pub fn fentry_lookup(ctx: FEntryContext) -> i32 {
     enter(op::LOOKUP, ctx.as_ptr() as u64, || {
@@ -178,14 +182,18 @@ pub fn fentry_lookup(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// As `fentry_lookup`. The result is not read: that there is no such file is an answer, no failure.
+/// Hook: `struct dentry *lookup_slow(const struct qstr *name, struct dentry *dir, unsigned int flags)`
+/// Hook: `struct dentry *__lookup_slow(const struct qstr *name, struct dentry *dir, unsigned int flags)`
+///
+/// The result is not read: that there is no such file is an answer, no failure.
 #[fexit]
 pub fn fexit_lookup(ctx: FExitContext) -> i32 {
     exit(op::LOOKUP, ctx.as_ptr() as u64, 0, false);
     0
 }
 
-/// As `fentry_lookup`.
+/// Hook: `struct dentry *lookup_slow(const struct qstr *name, struct dentry *dir, unsigned int flags)`
+/// Hook: `struct dentry *__lookup_slow(const struct qstr *name, struct dentry *dir, unsigned int flags)`
 #[kprobe]
 pub fn kprobe_lookup(ctx: ProbeContext) -> u32 {
     if return_is_watched(&ctx, watch::LOOKUP) {
@@ -197,6 +205,9 @@ pub fn kprobe_lookup(ctx: ProbeContext) -> u32 {
     0
 }
 
+/// Hook: `struct dentry *lookup_slow(const struct qstr *name, struct dentry *dir, unsigned int flags)`
+/// Hook: `struct dentry *__lookup_slow(const struct qstr *name, struct dentry *dir, unsigned int flags)`
+///
 /// As `fexit_lookup`.
 #[kretprobe]
 pub fn kretprobe_lookup(ctx: RetProbeContext) -> u32 {
@@ -223,7 +234,7 @@ fn operation(number: u64) -> Option<u32> {
     None
 }
 
-/// `TRACE_EVENT_SYS(sys_enter, TP_PROTO(struct pt_regs *regs, long id))`
+/// Hook: `TRACE_EVENT(sys_enter, TP_PROTO(struct pt_regs *regs, long id))`
 #[btf_tracepoint(function = "sys_enter")]
 pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     let Some(op) = operation(ctx.arg(1)) else {
@@ -240,7 +251,7 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `TRACE_EVENT_SYS(sys_exit, TP_PROTO(struct pt_regs *regs, long ret))`
+/// Hook: `TRACE_EVENT(sys_exit, TP_PROTO(struct pt_regs *regs, long ret))`
 ///
 /// A call that seccomp or a tracer refuses comes here without having been at `sys_enter`
 /// (`kernel/entry/common.c`).
@@ -256,8 +267,10 @@ pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `TRACE_EVENT(sched_process_exit, TP_PROTO(struct task_struct *p))`; since 6.17 with a `bool group_dead`
-/// behind. No argument is read: the task is the current one.
+/// Hook: `TRACE_EVENT(sched_process_exit, TP_PROTO(struct task_struct *p, bool group_dead))`
+/// Hook: `TRACE_EVENT(sched_process_exit, TP_PROTO(struct task_struct *p))` before 6.17
+///
+/// No argument is read: the task is the current one.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
     started::forget();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub const FAILED: u8 = 1;
 /// The request made no sense.
 pub const USAGE: u8 = 2;
-/// This host, as it is now, cannot: no agent, no root, no backend.
+/// This host, as it is now, cannot: no agent, no privilege, no backend.
 pub const HOST: u8 = 3;
 
 /// What went wrong and what to do, in one line.

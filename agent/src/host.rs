@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::privileges::Privileges;
+
 /// The namespace that the kernel boots with: `PROC_PID_INIT_INO` (`include/linux/proc_ns.h`).
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// What the plan needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Effective user is root.
-    pub root: bool,
+    /// Of this process.
+    pub privileges: Privileges,
     /// The process is in a PID namespace other than the first one.
     pub pid_namespace: bool,
     /// Where the kernel's BTF is, if it has any.
@@ -24,8 +26,7 @@ impl Facts {
     pub fn read(root: &Path) -> Self {
         let btf = root.join("sys/kernel/btf/vmlinux");
         Self {
-            // SAFETY: geteuid cannot fail and has no arguments.
-            root: unsafe { libc::geteuid() } == 0,
+            privileges: Privileges::read(root),
             pid_namespace: std::fs::read_link(root.join("proc/self/ns/pid"))
                 .is_ok_and(|namespace| namespace.as_os_str() != FIRST_PID_NAMESPACE),
             btf: btf.exists().then_some(btf),

@@ -10,15 +10,15 @@ pub mod doctor;
 pub mod events;
 pub mod failure;
 mod functions;
+pub mod fuzz;
 pub mod hist;
 pub mod host;
 pub mod inject;
 pub mod kernel;
 pub mod measure;
-#[cfg(test)]
-mod mutated;
 pub mod names;
 pub mod plan;
+pub mod privileges;
 pub mod probes;
 pub mod record;
 pub mod render;

@@ -67,7 +67,7 @@ pub struct PointPlan {
 /// without BTF has no function to name. All else is found out by trying.
 ///
 /// # Errors
-/// The user is not root, or the agent could not tell itself from those it delays.
+/// A capability is missing, or the agent could not tell itself from those it delays.
 pub fn plan(choice: Choice, facts: &Facts) -> Result<Vec<PointPlan>, Failure> {
     may_load(facts, "iolag run")?;
     if facts.pid_namespace {
@@ -85,18 +85,24 @@ pub fn plan(choice: Choice, facts: &Facts) -> Result<Vec<PointPlan>, Failure> {
         .collect())
 }
 
-/// Whether this user may load programs at all, for `command`.
+/// Whether this process may load programs at all, for `command`.
 ///
 /// # Errors
-/// The user is not root.
+/// It lacks a capability.
 pub fn may_load(facts: &Facts, command: &str) -> Result<(), Failure> {
-    if facts.root {
-        return Ok(());
-    }
-    Err(
-        Failure::new(HOST, "failed to load eBPF programs: iolag must run as root")
-            .hint(format!("sudo {command}")),
-    )
+    let missing = facts.privileges.missing();
+    let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    let lacks = match names.as_slice() {
+        [] => return Ok(()),
+        [one] => format!("{one} is missing"),
+        several => format!("{} are missing", several.join(" and ")),
+    };
+    let failure = Failure::new(HOST, format!("failed to load eBPF programs: {lacks}"));
+    Err(match facts.privileges.uid {
+        Some(0) => failure
+            .hint("root was left without: add what is missing to the container or the service"),
+        _ => failure.hint(format!("sudo {command}")),
+    })
 }
 
 /// Plans one point.
@@ -165,8 +171,8 @@ pub fn refusal(point: &Point, choice: Choice, refused: &[Refusal]) -> Failure {
     match choice {
         Some(_) => failure.hint("--backend auto takes whichever this kernel allows"),
         None => failure.hint(
-            "the agent needs CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN) and a kernel with \
-             CONFIG_BPF_SYSCALL and CONFIG_BPF_EVENTS",
+            "it takes a kernel with CONFIG_BPF_SYSCALL and CONFIG_BPF_EVENTS that lets programs read its memory, which \
+             lockdown=confidentiality forbids; iolag doctor tells more",
         ),
     }
 }
@@ -174,10 +180,11 @@ pub fn refusal(point: &Point, choice: Choice, refused: &[Refusal]) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::privileges::Privileges;
 
     fn facts() -> Facts {
         Facts {
-            root: true,
+            privileges: Privileges::default(),
             pid_namespace: false,
             btf: Some("/sys/kernel/btf/vmlinux".into()),
             kprobe_pmu: true,
@@ -235,16 +242,26 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_root_is_told_so() {
-        let failure = plan(
-            None,
-            &Facts {
-                root: false,
+    fn who_may_not_is_told_what_is_missing() {
+        let told = |uid, capabilities| {
+            let privileges = Privileges {
+                uid: Some(uid),
+                capabilities: Some(capabilities),
+                ..Privileges::default()
+            };
+            let facts = Facts {
+                privileges,
                 ..facts()
-            },
-        )
-        .unwrap_err();
-        assert_eq!(failure.code, HOST);
-        assert!(failure.to_string().contains("sudo iolag run"));
+            };
+            let failure = plan(None, &facts).unwrap_err();
+            assert_eq!(failure.code, HOST);
+            failure.to_string()
+        };
+        let nobody = told(65534, 0);
+        assert!(nobody.contains("CAP_BPF and CAP_PERFMON are missing"));
+        assert!(nobody.contains("sudo iolag run"));
+        let half = told(0, 1 << 39);
+        assert!(half.contains("CAP_PERFMON is missing (hint: "), "{half}");
+        assert!(!half.contains("sudo"), "{half}");
     }
 }

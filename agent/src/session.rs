@@ -12,11 +12,12 @@ use agent_common::{
 
 use crate::{
     events::ready::Ready,
-    failure::{Failure, USAGE},
+    failure::{FAILED, Failure, USAGE},
     host::Facts,
     kernel::{DelayProbe, Fields, KernelLog},
     measure::Measurement,
     plan::{self, Choice},
+    privileges::kept,
     probes::{Probes, Wanted},
     report::{self, Rule, SCHEMA, Status, probes::Row},
     rules::{
@@ -79,6 +80,15 @@ impl Session {
             measured_at_entry: 0,
         };
         Ok((session, log))
+    }
+
+    /// See [`crate::kernel::RuleMaps::end_of_lease`].
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn end_of_lease(&self) -> Result<impl Fn() + Send + Sync + use<>, Failure> {
+        let end = self.probe.rules.end_of_lease();
+        end.map_err(|error| Failure::new(FAILED, format!("failed to share the lease: {error:#}")))
     }
 
     /// The measuring probes.
@@ -336,6 +346,7 @@ impl Session {
                 socket: socket.into(),
                 backend: self.choice.map_or("auto", |backend| backend.name()).into(),
                 lease_ns: LEASE.as_nanos() as u64,
+                capabilities: kept(),
             },
             rules: self.rules.specs().into_iter().map(Rule::of).collect(),
             points,

@@ -9,6 +9,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use crate::privileges::Who;
+
 /// An agent in the background, with a socket in a directory of its own. Dropping it ends it.
 #[derive(Debug)]
 pub struct Agent {
@@ -23,15 +25,31 @@ impl Agent {
     /// # Errors
     /// What the program said.
     pub fn start(program: &Path, args: &[&str]) -> Result<Self> {
-        let dir = scratch_dir()?;
+        Self::start_by(program, args, None)
+    }
+
+    /// As [`Self::start`], by somebody with no more than these privileges, whose directory the socket's is.
+    ///
+    /// # Errors
+    /// What the program said.
+    pub fn start_as(program: &Path, args: &[&str], who: Who<'_>) -> Result<Self> {
+        Self::start_by(program, args, Some(who))
+    }
+
+    fn start_by(program: &Path, args: &[&str], who: Option<Who<'_>>) -> Result<Self> {
         let mut agent = Self {
             program: program.to_owned(),
-            dir,
+            dir: scratch_dir()?,
             pid: 0,
         };
         let mut all = vec!["run", "--detach"];
         all.extend(args);
-        agent.call(&all)?;
+        let mut command = agent.command(&all);
+        if let Some(who) = who {
+            std::os::unix::fs::chown(&agent.dir, Some(who.uid), None)?;
+            who.run(&mut command);
+        }
+        succeeded(&all, command.output()?)?;
         let pid = agent.status()?["agent"]["pid"].as_i64();
         agent.pid = i32::try_from(pid.context("failed to read the agent's pid")?)?;
         Ok(agent)
@@ -52,12 +70,14 @@ impl Agent {
     /// # Errors
     /// The program cannot be run.
     pub fn output(&self, args: &[&str]) -> Result<Output> {
-        Command::new(&self.program)
-            .args(args)
-            .arg("--socket")
-            .arg(self.socket())
-            .output()
-            .with_context(|| format!("failed to run {}", self.program.display()))
+        let output = self.command(args).output();
+        output.with_context(|| format!("failed to run {}", self.program.display()))
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(args).arg("--socket").arg(self.socket());
+        command
     }
 
     /// Runs a command that has to succeed, and returns its stdout.
@@ -65,16 +85,7 @@ impl Agent {
     /// # Errors
     /// It failed: what it said.
     pub fn call(&self, args: &[&str]) -> Result<String> {
-        let output = self.output(args)?;
-        if !output.status.success() {
-            bail!(
-                "failed to run iolag {}: {}: {}",
-                args.join(" "),
-                output.status,
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
-        }
-        Ok(String::from_utf8(output.stdout)?)
+        succeeded(args, self.output(args)?)
     }
 
     /// `iolag status --format json`.
@@ -124,6 +135,19 @@ impl Agent {
         }
         Ok(start.elapsed())
     }
+}
+
+/// The stdout of a command that has to have succeeded.
+fn succeeded(args: &[&str], output: Output) -> Result<String> {
+    if !output.status.success() {
+        bail!(
+            "failed to run iolag {}: {}: {}",
+            args.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 impl Drop for Agent {

@@ -3,20 +3,32 @@
 
 #[path = "privileged/control.rs"]
 mod control;
+#[path = "privileged/crowd.rs"]
+mod crowd;
 #[path = "privileged/doctor.rs"]
 mod doctor;
 #[path = "privileged/events.rs"]
 mod events;
+#[path = "privileged/faults.rs"]
+mod faults;
+#[path = "privileged/hostile_btf.rs"]
+mod hostile_btf;
 #[path = "privileged/imitate.rs"]
 mod imitate;
 #[path = "privileged/io_delayer.rs"]
 mod io_delayer;
 #[path = "privileged/loading.rs"]
 mod loading;
+#[path = "privileged/peer.rs"]
+mod peer;
 #[path = "privileged/place.rs"]
 mod place;
 #[path = "privileged/precision.rs"]
 mod precision;
+#[path = "privileged/privileges.rs"]
+mod privileges;
+#[path = "privileged/privileges_tried.rs"]
+mod privileges_tried;
 #[path = "privileged/refusals.rs"]
 mod refusals;
 #[path = "privileged/rules_draws.rs"]

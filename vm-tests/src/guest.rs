@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 /// Where the kernel's modules lie, with `modules.dep`: one line `NAME: DEPENDENCY...` for each.
 const MODULES: &str = "/modules";
-/// The virtio disk, an ext4 that holds fio.
+/// The virtio disk, an ext4 that holds fio and stress-ng.
 pub const DISK: &str = "/dev/vda";
 pub const MOUNT: &str = "/mnt";
 /// On the disk: fio reads it, and makes it the first time.
@@ -79,9 +79,19 @@ pub fn wait_for(path: &str, limit: Duration) -> Result<()> {
 
 /// fio, from the disk: it is too large for the initramfs, which lies in memory.
 pub fn fio() -> Command {
-    let mut fio = Command::new("/mnt/fio/ld.so");
-    fio.args(["--library-path", "/mnt/fio/lib", "/mnt/fio/fio"]);
-    fio
+    on_disk("fio")
+}
+
+/// A program from the disk, by the loader and with the libraries that lie beside it.
+pub fn on_disk(name: &str) -> Command {
+    let dir = format!("{MOUNT}/{name}");
+    let mut command = Command::new(format!("{dir}/ld.so"));
+    command.args([
+        "--library-path",
+        &format!("{dir}/lib"),
+        &format!("{dir}/{name}"),
+    ]);
+    command
 }
 
 /// Loads a kernel module and what it depends on. What is loaded already stays as it is.
@@ -132,7 +142,7 @@ pub fn unload_module(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn mount(source: &str, target: &str, kind: &str) -> Result<()> {
+pub fn mount(source: &str, target: &str, kind: &str) -> Result<()> {
     let [source, target, kind] =
         [source, target, kind].map(|text| CString::new(text).expect("no NUL in our names"));
     // SAFETY: all three are C strings for the time of the call; a null pointer stands for no options.

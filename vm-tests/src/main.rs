@@ -13,8 +13,7 @@ fn main() -> ExitCode {
     match arguments.as_slice() {
         ["--test", name] => tests::run(name),
         _ if std::process::id() == 1 => init::main(),
-        ["--list"] => list(|_| true),
-        ["--list", "--quick"] => list(|test| !test.thorough),
+        ["--list"] => list(),
         _ => {
             eprintln!("error: failed to run: this is PID 1 of a test machine");
             eprintln!("hint: run: cargo xtask vm");
@@ -23,9 +22,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn list(wanted: impl Fn(&tests::Test) -> bool) -> ExitCode {
-    for test in tests::TESTS.iter().filter(|test| wanted(test)) {
-        println!("{}", test.name);
+/// A test a line: name, level, and whether it is timed.
+fn list() -> ExitCode {
+    for test in tests::TESTS {
+        let timed = if test.timed { "timed" } else { "untimed" };
+        println!("{}\t{}\t{timed}", test.name, test.level.name());
     }
     ExitCode::SUCCESS
 }

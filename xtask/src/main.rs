@@ -8,8 +8,11 @@ mod demo;
 mod disk;
 mod docs;
 mod explain;
+mod fuzz;
 mod platform;
 mod process;
+mod reliability;
+mod results;
 mod setup;
 mod test;
 mod vm;
@@ -36,8 +39,12 @@ enum Command {
     Vm(vm::Args),
     /// Slow this machine down for seconds, and show what fio and the kernel say of it
     Demo,
-    /// Write docs/probes.md from the catalogue
+    /// Write the generated documents: docs/probes.md, docs/kernels.md, docs/reliability.md
     Docs,
+    /// Feed what reads the input of others with a million changed inputs each
+    Fuzz(fuzz::Args),
+    /// Try each fault of docs/reliability.md as often as it says, and write that: over an hour (needs root)
+    Reliability(reliability::Args),
     /// Format, clippy, host tests, privileged tests and VM tests
     Test(test::Args),
 }
@@ -49,6 +56,8 @@ fn main() -> ExitCode {
         Command::Vm(args) => vm::command(&args),
         Command::Demo => demo::command(),
         Command::Docs => docs::command(),
+        Command::Fuzz(args) => fuzz::command(&args),
+        Command::Reliability(args) => reliability::command(&args),
         Command::Test(args) => test::command(&args),
     };
     explain::exit_code(result)

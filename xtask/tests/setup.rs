@@ -132,7 +132,7 @@ fn check_reports_and_writes_nothing() {
     let (lines, code) = end(&output);
     assert_eq!(code, Some(1), "{lines:?}");
     assert!(
-        lines[0].starts_with("error: failed to find eBPF toolchain, fio, QEMU"),
+        lines[0].starts_with("error: failed to find eBPF toolchain, fio, stress-ng, QEMU"),
         "{lines:?}"
     );
     assert_eq!(lines[1], "hint: run: cargo xtask setup");

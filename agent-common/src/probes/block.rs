@@ -1,7 +1,7 @@
 //! Requests of block devices, from the tracepoints at issue and completion.
 
 use super::{
-    Constant, Field, Hook, Metric, Part, Probe, Unit, Value, Variant,
+    ABSENT, Constant, Field, Hook, Metric, Part, Probe, Unit, Value, Variant,
     shorthand::{key, on_request, optional, required, time, tracepoint},
 };
 use crate::catalogue::Backend;
@@ -131,6 +131,13 @@ pub(super) const PROBE: Probe = Probe {
         Constant {
             global: "FLUSH_SEQ_BIT",
             value: Value::Enumerator("__RQF_FLUSH_SEQ", 4),
+        },
+        // A bit number. Since 6.13 a request's allocation is stamped as this is set (`blk_account_io_start`), and what
+        // stands in the others is older than they are. Before, the kernel's stamp is 0 or right, and needs no flag; of
+        // the kernels without the enumeration we ask for none.
+        Constant {
+            global: "IO_STAT_BIT",
+            value: Value::Enumerator("__RQF_IO_STAT", ABSENT),
         },
     ],
 };

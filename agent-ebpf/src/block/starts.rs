@@ -8,8 +8,10 @@ use aya_ebpf::{
 };
 
 use crate::{
-    PLUG_TIME, RQ_START_NS, measure,
-    structure::{has, number, read},
+    PLUG_TIME, RQ_START_NS,
+    flags::start_ns,
+    measure,
+    structure::{has, number},
 };
 
 /// What is remembered of a request between issue and completion.
@@ -37,7 +39,7 @@ static STARTS: Array<[Start; WAYS]> = Array::with_max_entries(1 << SET_BITS, 0);
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Submitter {
-    /// When it was allocated: a request that is merged into another goes without completion, and its address is then
+    /// When it was allocated, 0 if nobody knows: a request that is merged into another goes without completion, and its address is then
     /// another's.
     start_ns: u64,
     comm: [u8; 16],
@@ -107,7 +109,7 @@ fn begin(start: &mut Start, request: *const u8, issue_ns: u64) {
 pub fn inserted(request: *const u8) {
     if let Some((start, place)) = start(request, true) {
         begin(start, request, 0);
-        remember_submitter(place, read(request, &RQ_START_NS));
+        remember_submitter(place, start_ns(request), false);
     }
     // Else `issued` will find no room either.
 }
@@ -120,9 +122,11 @@ pub fn issued(request: *const u8) {
         measure::count(Loss::Lost);
         return;
     };
+    let by_comm = measure::by(Field::Comm);
+    let inserted = by_comm && start.request == request as u64 && start.issue_ns == 0;
     begin(start, request, STAMPED);
-    if measure::by(Field::Comm) {
-        remember_submitter(place, read(request, &RQ_START_NS));
+    if by_comm {
+        remember_submitter(place, start_ns(request), inserted);
     }
     if has(&PLUG_TIME) || unstamped() {
         // SAFETY: a helper without arguments.
@@ -142,15 +146,16 @@ pub fn requeued(request: *const u8) {
 }
 
 /// Whoever inserts or issues the request first: mostly who submitted it. A kworker is named too where the
-/// block layer ran the queue in its own thread.
+/// block layer ran the queue in its own thread. Requests that nobody knows the start of are told apart by whether they
+/// were inserted before.
 #[inline(always)]
-fn remember_submitter(place: u32, start_ns: u64) {
+fn remember_submitter(place: u32, start_ns: u64, inserted: bool) {
     let Some(entry) = SUBMITTERS.get_ptr_mut(place) else {
         return;
     };
     // SAFETY: the kernel gave the pointer; the entry goes with the request's in `STARTS`.
     let entry = unsafe { &mut *entry };
-    if entry.start_ns != start_ns
+    if (entry.start_ns != start_ns || start_ns == 0 && !inserted)
         && let Ok(comm) = bpf_get_current_comm()
     {
         *entry = Submitter { start_ns, comm };

@@ -33,29 +33,35 @@ macro_rules! function_twins {
 }
 
 function_twins!(
-    /// `ssize_t vfs_read(struct file *file, char __user *buf, size_t count, loff_t *pos)`
+    /// Hook: `ssize_t vfs_read(struct file *file, char __user *buf, size_t count, loff_t *pos)`
     VFS_READ, File, 0, 2, fentry_vfs_read, kprobe_vfs_read
 );
 function_twins!(
-    /// `ssize_t vfs_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)`
+    /// Hook: `ssize_t vfs_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)`
     VFS_WRITE, File, 0, 2, fentry_vfs_write, kprobe_vfs_write
 );
 function_twins!(
-    /// `long do_sys_openat2(int dfd, const char __user *filename, struct open_how *how)`, or
-    /// another of the point's functions in the catalogue. No argument is used.
+    /// Hook: `int do_sys_openat2(int dfd, const char __user *filename, struct open_how *how)`
+    /// Hook: `long do_sys_openat2(int dfd, const char __user *filename, struct open_how *how)` on older kernels
+    /// Hook: `int do_sys_open(int dfd, const char __user *filename, int flags, umode_t mode)`
+    /// Hook: `long do_sys_open(int dfd, const char __user *filename, int flags, umode_t mode)` on older kernels
+    /// Hook: `struct file *do_filp_open(int dfd, struct filename *pathname, const struct open_flags *op)`
+    ///
+    /// No argument is used.
     VFS_OPEN, Nothing, 0, 0, fentry_vfs_open, kprobe_vfs_open
 );
 function_twins!(
-    /// `int vfs_open(const struct path *path, struct file *file)`
+    /// Hook: `int vfs_open(const struct path *path, struct file *file)`
     VFS_OPENED, Path, 0, 0, fentry_vfs_opened, kprobe_vfs_opened
 );
 function_twins!(
-    /// `struct dentry *lookup_slow(const struct qstr *name, struct dentry *dir, unsigned int flags)`, or
-    /// `__lookup_slow` with the same arguments
+    /// Hook: `struct dentry *lookup_slow(const struct qstr *name, struct dentry *dir, unsigned int flags)`
+    /// Hook: `struct dentry *__lookup_slow(const struct qstr *name, struct dentry *dir, unsigned int flags)`
     VFS_LOOKUP, Dentry, 1, 1, fentry_vfs_lookup, kprobe_vfs_lookup
 );
 function_twins!(
-    /// `void blk_mq_start_request(struct request *rq)`
+    /// Hook: `void blk_mq_start_request(struct request *rq)`
+    /// Hook: `void blk_start_request(struct request *rq)`
     BLOCK_ISSUE, Request, 0, 0, fentry_block_issue, kprobe_block_issue
 );
 
@@ -66,7 +72,7 @@ fn in_fsync() -> bool {
     kernel::system_call().is_none_or(|number| is_in(number, syscalls::FSYNC))
 }
 
-/// `int vfs_fsync_range(struct file *file, loff_t start, loff_t end, int datasync)`
+/// Hook: `int vfs_fsync_range(struct file *file, loff_t start, loff_t end, int datasync)`
 #[fentry]
 pub fn fentry_vfs_fsync(ctx: FEntryContext) -> i32 {
     if !in_fsync() {
@@ -77,7 +83,7 @@ pub fn fentry_vfs_fsync(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// As `fentry_vfs_fsync`.
+/// Hook: `int vfs_fsync_range(struct file *file, loff_t start, loff_t end, int datasync)`
 #[kprobe]
 pub fn kprobe_vfs_fsync(ctx: ProbeContext) -> u32 {
     if !in_fsync() {
@@ -89,15 +95,19 @@ pub fn kprobe_vfs_fsync(ctx: ProbeContext) -> u32 {
 }
 
 function_twins!(
-    /// `long __x64_sys_fsync(const struct pt_regs *regs)`; `__arm64_sys_fsync`
+    /// Hook: `long __x64_sys_fsync(const struct pt_regs *regs)`
+    /// Hook: `long __arm64_sys_fsync(const struct pt_regs *regs)`
     VFS_FSYNC, Registers, 0, 0, fentry_vfs_fsync_sys_fsync, kprobe_vfs_fsync_sys_fsync
 );
 function_twins!(
-    /// `long __x64_sys_fdatasync(const struct pt_regs *regs)`; `__arm64_sys_fdatasync`
+    /// Hook: `long __x64_sys_fdatasync(const struct pt_regs *regs)`
+    /// Hook: `long __arm64_sys_fdatasync(const struct pt_regs *regs)`
     VFS_FSYNC, Registers, 0, 0, fentry_vfs_fsync_sys_fdatasync, kprobe_vfs_fsync_sys_fdatasync
 );
 
-/// Any function that a rule names: `fn:NAME`. One program for all, as a kprobe can be at many.
+/// Hook: any function that a rule names, `fn:NAME`; no argument is read
+///
+/// One program for all, as a kprobe can be at many.
 #[kprobe]
 pub fn kprobe_fn(ctx: ProbeContext) -> u32 {
     if let Some(slot) = functions::slot(&ctx) {
@@ -106,7 +116,7 @@ pub fn kprobe_fn(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// `TRACE_EVENT_SYS(sys_enter, TP_PROTO(struct pt_regs *regs, long id))`
+/// Hook: `TRACE_EVENT(sys_enter, TP_PROTO(struct pt_regs *regs, long id))`
 ///
 /// One program for all VFS points: the tracepoint fires for every system call, and a second and third program would
 /// each cost every call of the machine.
@@ -116,6 +126,8 @@ pub fn tp_sys_enter(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// Hook: `TRACE_EVENT(sys_enter, TP_PROTO(struct pt_regs *regs, long id))`
+///
 /// As above: what is attached to be behind the programs that came after the other one.
 #[raw_tracepoint(tracepoint = "sys_enter")]
 pub fn tp_sys_enter_2(ctx: RawTracePointContext) -> i32 {
@@ -150,7 +162,7 @@ fn entered(ctx: &RawTracePointContext, twin: u64) {
     hit_with(ctx, control, slot, given, || (ctx.arg(0), 0));
 }
 
-/// `TRACE_EVENT_SYS(sys_exit, TP_PROTO(struct pt_regs *regs, long ret))`
+/// Hook: `TRACE_EVENT(sys_exit, TP_PROTO(struct pt_regs *regs, long ret))`
 ///
 /// Where an open's file is known: before its caller has it.
 #[raw_tracepoint(tracepoint = "sys_exit")]
@@ -172,25 +184,42 @@ pub fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `TRACE_EVENT(block_rq_issue, TP_PROTO(struct request *rq))`; before 5.11 and 5.10.137 with a
-/// `struct request_queue *q` in front, and then no rule with a filter is here.
+/// Hook: `TRACE_EVENT(block_rq_issue, TP_PROTO(struct request *rq))`
+/// Hook: `TRACE_EVENT(block_rq_issue, TP_PROTO(struct request_queue *q, struct request *rq))`, before 5.11 and 5.10.137
+///
+/// With the queue in front no rule with a filter is here.
 #[raw_tracepoint(tracepoint = "block_rq_issue")]
 pub fn tp_block_rq_issue(ctx: RawTracePointContext) -> i32 {
     hit(&ctx, slot::BLOCK_ISSUE, Given::Request, || (ctx.arg(0), 0));
     0
 }
 
-/// `TRACE_EVENT(block_getrq, TP_PROTO(struct bio *bio))`
+/// Hook: `TRACE_EVENT(block_getrq, TP_PROTO(struct bio *bio))`
 #[raw_tracepoint(tracepoint = "block_getrq")]
 pub fn tp_block_getrq(ctx: RawTracePointContext) -> i32 {
     submitted(ctx.arg(0));
     0
 }
 
-/// `TRACE_EVENT(block_bio_frontmerge, TP_PROTO(struct bio *bio))`
+/// Hook: `TRACE_EVENT(block_bio_frontmerge, TP_PROTO(struct bio *bio))`
 #[raw_tracepoint(tracepoint = "block_bio_frontmerge")]
 pub fn tp_block_bio_frontmerge(ctx: RawTracePointContext) -> i32 {
     submitted(ctx.arg(0));
+    0
+}
+
+/// Hook: `TRACE_EVENT(block_getrq, TP_PROTO(struct request_queue *q, struct bio *bio, int rw))`, before 5.11
+#[raw_tracepoint(tracepoint = "block_getrq")]
+pub fn tp_block_getrq_with_queue(ctx: RawTracePointContext) -> i32 {
+    submitted(ctx.arg(1));
+    0
+}
+
+/// Hook: `TRACE_EVENT(block_bio_frontmerge, TP_PROTO(struct request_queue *q, struct request *rq, struct bio *bio))`,
+/// before 5.11
+#[raw_tracepoint(tracepoint = "block_bio_frontmerge")]
+pub fn tp_block_bio_frontmerge_with_queue(ctx: RawTracePointContext) -> i32 {
+    submitted(ctx.arg(2));
     0
 }
 
@@ -203,7 +232,7 @@ fn submitted(bio: u64) {
     }
 }
 
-/// `TRACE_EVENT(sched_process_fork, TP_PROTO(struct task_struct *parent, struct task_struct *child))`
+/// Hook: `TRACE_EVENT(sched_process_fork, TP_PROTO(struct task_struct *parent, struct task_struct *child))`
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn tp_sched_process_fork(ctx: RawTracePointContext) -> i32 {
     if let Some(control) = CONTROL.get(0)
@@ -214,8 +243,10 @@ pub fn tp_sched_process_fork(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `TRACE_EVENT(sched_process_exit, TP_PROTO(struct task_struct *p))`; since 6.17 with a
-/// `bool group_dead` behind. No argument is read: the task is the current one.
+/// Hook: `TRACE_EVENT(sched_process_exit, TP_PROTO(struct task_struct *p, bool group_dead))`
+/// Hook: `TRACE_EVENT(sched_process_exit, TP_PROTO(struct task_struct *p))` before 6.17
+///
+/// No argument is read: the task is the current one.
 ///
 /// `do_exit` comes here before it closes descriptors, and closing those of kprobes takes hundreds of
 /// milliseconds: so when the agent dies, delays end here and not when the last link is gone.

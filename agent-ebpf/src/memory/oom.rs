@@ -144,7 +144,7 @@ fn chosen(oom_control: u64) {
     }
 }
 
-/// `static void oom_kill_process(struct oom_control *oc, const char *message)`
+/// Hook: `static void oom_kill_process(struct oom_control *oc, const char *message)`
 #[fentry(function = "oom_kill_process")]
 pub fn oom_fentry(ctx: FEntryContext) -> i32 {
     let oom_control: *const u8 = ctx.arg(0);
@@ -152,7 +152,7 @@ pub fn oom_fentry(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// `static void oom_kill_process(struct oom_control *oc, const char *message)`
+/// Hook: `static void oom_kill_process(struct oom_control *oc, const char *message)`
 #[kprobe]
 pub fn oom_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(oom_control) = ctx.arg::<*const u8>(0) {
@@ -166,7 +166,7 @@ const SIGKILL: i32 = 9;
 /// `SEND_SIG_PRIV` of `include/linux/signal.h`: the kernel sends it by itself.
 const SEND_SIG_PRIV: u64 = 1;
 
-/// `TRACE_EVENT(signal_generate, TP_PROTO(int sig, struct kernel_siginfo *info, struct task_struct *task,
+/// Hook: `TRACE_EVENT(signal_generate, TP_PROTO(int sig, struct kernel_siginfo *info, struct task_struct *task,
 /// int group, int result))`
 #[btf_tracepoint(function = "signal_generate")]
 pub fn signal_generate(ctx: BtfTracePointContext) -> i32 {
@@ -211,7 +211,7 @@ fn describe(task: u64, victim: &mut Victim) {
     read_path(at(state, &CSS_CGROUP), &mut victim.memory_cgroup);
 }
 
-/// `TRACE_EVENT(mark_victim, TP_PROTO(struct task_struct *task, uid_t uid))`
+/// Hook: `TRACE_EVENT(mark_victim, TP_PROTO(struct task_struct *task, uid_t uid))`
 #[btf_tracepoint(function = "mark_victim")]
 pub fn mark_victim(ctx: BtfTracePointContext) -> i32 {
     let task: u64 = ctx.arg(0);
@@ -219,7 +219,7 @@ pub fn mark_victim(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `TP_PROTO(int pid)`, before 72ba14deb40a (6.9)
+/// Hook: `TRACE_EVENT(mark_victim, TP_PROTO(int pid))`, before 72ba14deb40a (6.9)
 #[btf_tracepoint(function = "mark_victim")]
 pub fn mark_victim_pid(ctx: BtfTracePointContext) -> i32 {
     let pid: i32 = ctx.arg(0);

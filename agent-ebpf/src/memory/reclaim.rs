@@ -88,28 +88,44 @@ fn ended(metric: usize) {
     measure::record_span(current_slot(), metric, begin_ns, now_ns);
 }
 
-/// `mm_vmscan_direct_reclaim_begin`, `TP_PROTO(int order, gfp_t gfp_flags)`. No argument is read.
+/// Hook: `TRACE_EVENT(mm_vmscan_direct_reclaim_begin, TP_PROTO(int order, gfp_t gfp_flags))`
+/// Hook: `TRACE_EVENT(mm_vmscan_direct_reclaim_begin, TP_PROTO(gfp_t gfp_flags, int order, struct mem_cgroup *memcg))`
+/// on 7.2 and later
+///
+/// No argument is read.
 #[btf_tracepoint(function = "mm_vmscan_direct_reclaim_begin")]
 pub fn direct_begin(_ctx: BtfTracePointContext) -> i32 {
     begun(DIRECT_RECLAIM);
     0
 }
 
-/// `mm_vmscan_direct_reclaim_end`, `TP_PROTO(unsigned long nr_reclaimed)`. No argument is read.
+/// Hook: `TRACE_EVENT(mm_vmscan_direct_reclaim_end, TP_PROTO(unsigned long nr_reclaimed))`
+/// Hook: `TRACE_EVENT(mm_vmscan_direct_reclaim_end, TP_PROTO(unsigned long nr_reclaimed, struct mem_cgroup *memcg))`
+/// on 7.2 and later
+///
+/// No argument is read.
 #[btf_tracepoint(function = "mm_vmscan_direct_reclaim_end")]
 pub fn direct_end(_ctx: BtfTracePointContext) -> i32 {
     ended(DIRECT_RECLAIM);
     0
 }
 
-/// `mm_vmscan_memcg_reclaim_begin`, `TP_PROTO(int order, gfp_t gfp_flags)`. No argument is read.
+/// Hook: `TRACE_EVENT(mm_vmscan_memcg_reclaim_begin, TP_PROTO(int order, gfp_t gfp_flags))`
+/// Hook: `TRACE_EVENT(mm_vmscan_memcg_reclaim_begin, TP_PROTO(gfp_t gfp_flags, int order, struct mem_cgroup *memcg))`
+/// on 7.2 and later
+///
+/// No argument is read.
 #[btf_tracepoint(function = "mm_vmscan_memcg_reclaim_begin")]
 pub fn memcg_begin(_ctx: BtfTracePointContext) -> i32 {
     begun(MEMCG_RECLAIM);
     0
 }
 
-/// `mm_vmscan_memcg_reclaim_end`, `TP_PROTO(unsigned long nr_reclaimed)`. No argument is read.
+/// Hook: `TRACE_EVENT(mm_vmscan_memcg_reclaim_end, TP_PROTO(unsigned long nr_reclaimed))`
+/// Hook: `TRACE_EVENT(mm_vmscan_memcg_reclaim_end, TP_PROTO(unsigned long nr_reclaimed, struct mem_cgroup *memcg))`
+/// on 7.2 and later
+///
+/// No argument is read.
 #[btf_tracepoint(function = "mm_vmscan_memcg_reclaim_end")]
 pub fn memcg_end(_ctx: BtfTracePointContext) -> i32 {
     ended(MEMCG_RECLAIM);

@@ -82,20 +82,24 @@ fn ask<T: DeserializeOwned>(
 /// # Errors
 /// No agent, or one that does not take it.
 pub fn send(socket: &Path, command: &Command) -> Result<UnixStream, Failure> {
-    let mut stream = connect(socket)?;
-    let line = format!("{}\n", request(command));
-    stream
-        .set_write_timeout(Some(PATIENCE))
-        .and_then(|()| stream.write_all(line.as_bytes()))
-        .map_err(|error| unanswered(socket, &error, PATIENCE))?;
+    let stream = connect(socket)?;
+    put(&stream, &request(command)).map_err(|error| unanswered(socket, &error, PATIENCE))?;
     Ok(stream)
+}
+
+/// Sends a line. An agent refuses some before they have asked, and hangs up: its answer is there all the same.
+fn put(mut stream: &UnixStream, request: &str) -> io::Result<()> {
+    stream.set_write_timeout(Some(PATIENCE))?;
+    match stream.write_all(format!("{request}\n").as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        sent => sent,
+    }
 }
 
 /// Sends a line and reads one, or what there is of it when the other side closes.
 fn exchange(mut stream: &UnixStream, request: &str, patience: Duration) -> io::Result<Vec<u8>> {
     let deadline = Instant::now() + patience;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(format!("{request}\n").as_bytes())?;
+    put(stream, request)?;
     let mut line = Vec::new();
     let mut part = [0; 4096];
     while line.len() < MAX_LINE {
@@ -194,6 +198,15 @@ fn is_socket(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_refused_before_it_asks_reads_why() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        far.write_all(b"no\n").unwrap();
+        drop(far);
+        assert_eq!(exchange(&near, "please", PATIENCE).unwrap(), b"no\n");
+        assert_eq!(exchange(&near, "please", PATIENCE).unwrap(), b"");
+    }
 
     #[test]
     fn what_attaches_or_detaches_is_given_the_time_that_the_kernel_takes() {

@@ -2,6 +2,7 @@
 
 pub mod client;
 mod follow;
+mod places;
 pub mod protocol;
 pub mod server;
 pub mod socket;

@@ -49,6 +49,8 @@ pub enum Command {
     Reset,
     /// Detaches everything, answers with `null`, exits.
     Stop,
+    /// Makes the agent panic, without an answer: it has to detach everything then too, and that can be tried so.
+    Panic,
 }
 
 #[derive(Serialize)]
@@ -163,11 +165,10 @@ pub fn parse_answer<T: DeserializeOwned>(line: &[u8]) -> Result<T, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use iolag_tests::mutated::mutated;
+
     use super::*;
-    use crate::{
-        mutated::mutated,
-        rules::spec::{Delay, Filters},
-    };
+    use crate::rules::spec::{Delay, Filters};
 
     #[test]
     fn requests_survive_the_wire() {

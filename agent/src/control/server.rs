@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     follow::follow,
+    places::{Place, Places},
     protocol::{Command, answer, parse_request},
     turns::{Turns, learn},
 };
@@ -24,10 +25,8 @@ use crate::{
 
 /// A request is far shorter; who sends more is cut off.
 const MAX_REQUEST: usize = 64 << 10;
-/// Connections served at once; more wait in the listener's queue.
-const CONNECTIONS: usize = 64;
-/// A client that neither sends nor takes for so long is cut off.
-const IDLE: Duration = Duration::from_secs(10);
+/// Connections on which events are sent; they stay for as long as they like, and so have no place of the others.
+const FOLLOWERS: usize = 64;
 
 /// How long `set` waits until it is known who is exempt.
 const LEARNING: Duration = Duration::from_secs(2);
@@ -41,12 +40,14 @@ pub type Shared = Rc<RefCell<Option<Session>>>;
 /// What every connection works on.
 #[derive(Clone)]
 pub struct Service {
-    pub session: Shared,
+    session: Shared,
     /// Path of the socket, as it is shown.
-    pub socket: Rc<str>,
+    socket: Rc<str>,
     /// Where a `stop` goes.
-    pub stops: mpsc::Sender<StopRequest>,
-    pub turns: Turns,
+    stops: mpsc::Sender<StopRequest>,
+    turns: Turns,
+    places: Places,
+    followers: Rc<Semaphore>,
 }
 
 /// Calls `work` with the session.
@@ -66,18 +67,14 @@ pub(super) fn with<T>(
 
 /// Accepts and serves for as long as it is polled.
 pub async fn serve(listener: UnixListener, service: Service) {
-    let places = std::sync::Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, _)) => {
+                let Some(place) = service.places.take().await else {
+                    return;
+                };
                 let service = service.clone();
-                tokio::task::spawn_local(async move {
-                    service.connection(stream).await;
-                    drop(place);
-                });
+                tokio::task::spawn_local(async move { service.connection(stream, place).await });
             }
             Err(error) => {
                 // Out of descriptors, most likely: let some connections end.
@@ -89,31 +86,69 @@ pub async fn serve(listener: UnixListener, service: Service) {
 }
 
 impl Service {
-    async fn connection(&self, mut stream: UnixStream) {
+    /// Nobody is served yet.
+    #[must_use]
+    pub fn new(
+        session: &Shared,
+        socket: &str,
+        stops: mpsc::Sender<StopRequest>,
+        turns: &Turns,
+    ) -> Self {
+        Self {
+            session: session.clone(),
+            socket: socket.into(),
+            stops,
+            turns: turns.clone(),
+            places: Places::default(),
+            followers: Rc::new(Semaphore::new(FOLLOWERS)),
+        }
+    }
+
+    async fn connection(&self, mut stream: UnixStream, place: Place) {
+        // Root alone, also of an agent that another user runs: processes of that user lack the agent's capabilities,
+        // which its commands would lend them.
         if !stream.peer_cred().is_ok_and(|peer| peer.uid() == 0) {
             let refusal = answer(Err(
                 Failure::new(FAILED, "only root may command the agent").hint("use sudo")
             ));
-            let _gone = stream.write_all(format!("{refusal}\n").as_bytes()).await;
+            let _gone = self.send(&mut stream, refusal).await;
             return;
         }
         let mut buffer = Vec::new();
-        while let Some(line) = next_line(&mut stream, &mut buffer).await {
+        while let Some(Some(line)) = self.places.wait(next_line(&mut stream, &mut buffer)).await {
             let reply = match line.and_then(|line| parse_request(&line)) {
                 Ok(Command::Stop) => {
                     let _closing = self.stops.send(Some(stream)).await;
                     return;
                 }
-                Ok(Command::Events { follow: true }) => return follow(stream, &self.session).await,
+                Ok(Command::Events { follow: true }) => return self.follow(stream, place).await,
+                Ok(Command::Panic) => panic!("a client asked for a panic"),
                 Ok(command) => answer(self.execute(&command).await),
                 Err(failure) => answer(Err(failure)),
             };
-            let sent = timeout(IDLE, stream.write_all(format!("{reply}\n").as_bytes())).await;
-            if !matches!(sent, Ok(Ok(()))) {
+            if !self.send(&mut stream, reply).await {
                 debug!("a client left before its answer");
                 return;
             }
         }
+    }
+
+    /// `false` if nobody takes it.
+    async fn send(&self, stream: &mut UnixStream, reply: String) -> bool {
+        let line = reply + "\n";
+        let sent = self.places.wait(stream.write_all(line.as_bytes())).await;
+        matches!(sent, Some(Ok(())))
+    }
+
+    async fn follow(&self, mut stream: UnixStream, place: Place) {
+        let Ok(_one_of_them) = self.followers.try_acquire() else {
+            let refusal = Failure::new(FAILED, format!("{FOLLOWERS} others follow the events"));
+            self.send(&mut stream, answer(Err(refusal.hint("end one of them"))))
+                .await;
+            return;
+        };
+        drop(place);
+        follow(stream, &self.session).await;
     }
 
     async fn execute(&self, command: &Command) -> Result<Value, Failure> {
@@ -165,7 +200,7 @@ impl Service {
     }
 }
 
-/// The next line without its newline; none at the end, after silence, or after a line too long.
+/// The next line without its newline; none at the end, or after a line too long.
 async fn next_line(
     stream: &mut UnixStream,
     buffer: &mut Vec<u8>,
@@ -187,8 +222,8 @@ async fn next_line(
                 .await;
             return None;
         }
-        match timeout(IDLE, stream.read_buf(buffer)).await {
-            Ok(Ok(count)) if count > 0 => {}
+        match stream.read_buf(buffer).await {
+            Ok(count) if count > 0 => {}
             _ => return None,
         }
     }
@@ -232,7 +267,11 @@ fn execute(session: &mut Session, command: &Command, socket: &str) -> Result<Val
             Ok(Value::Null)
         }
         Command::Status => to_value(&session.status(socket)?),
-        Command::Stop | Command::ProbeLoad { .. } | Command::ProbeUnload { .. } => Ok(Value::Null),
+        // These take their time, and are carried out elsewhere.
+        Command::Stop
+        | Command::Panic
+        | Command::ProbeLoad { .. }
+        | Command::ProbeUnload { .. } => Ok(Value::Null),
     }
 }
 

@@ -1,12 +1,12 @@
 //! Probes are loaded and unloaded in threads, one at a time: the kernel may take seconds, in which leases have to
 //! be renewed and others want answers.
 
-use std::sync::Arc;
-
-use tokio::{
-    sync::{Mutex, OwnedMutexGuard},
-    task::spawn_blocking,
+use std::{
+    sync::{Arc, mpsc},
+    thread,
 };
+
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 
 use super::server::{Shared, with};
 use crate::{
@@ -58,12 +58,17 @@ impl Turns {
     /// It is unknown, or not loaded; the agent is stopping.
     pub async fn unload(&self, session: &Shared, probe: &str) -> Result<(), Failure> {
         let turn = self.next().await;
-        let measurement = with(session, |session| session.take_probe(probe))?;
-        in_thread(move || {
-            drop(measurement);
+        // The thread first: where there can be none, the probe stays.
+        let (give, taken) = mpsc::channel();
+        let unloading = start(move || {
+            drop(taken.recv());
             drop(turn);
-        })
-        .await
+        })?;
+        let measurement = with(session, |session| session.take_probe(probe))?;
+        // The thread waits for nothing else.
+        let _taken = give.send(measurement);
+        drop(give);
+        ended(unloading).await
     }
 }
 
@@ -79,11 +84,35 @@ pub async fn learn(session: &Shared) -> Result<(), Failure> {
     with(session, |session| session.know(fields))
 }
 
-/// Carried out to its end also if nobody waits for it any more.
+/// Does work in a thread, carried out to its end also if nobody waits for it any more.
+///
+/// # Errors
+/// There can be no more threads.
 async fn in_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
-    spawn_blocking(work)
-        .await
-        .map_err(|error| Failure::new(FAILED, format!("failed to change the probes: {error}")))
+    ended(start(work)?).await
+}
+
+/// Not by `spawn_blocking`, which panics where the kernel refuses a thread.
+fn start<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<oneshot::Receiver<T>, Failure> {
+    let (sender, result) = oneshot::channel();
+    let refused = |error| {
+        Failure::new(FAILED, format!("failed to start a thread: {error}"))
+            .hint("see pids.max of the agent's cgroup, and ulimit -u")
+    };
+    let work = move || {
+        drop(sender.send(work()));
+    };
+    thread::Builder::new()
+        .spawn(work)
+        .map(|_| result)
+        .map_err(refused)
+}
+
+async fn ended<T>(result: oneshot::Receiver<T>) -> Result<T, Failure> {
+    let panicked = |_| Failure::new(FAILED, "failed to change the probes: the thread panicked");
+    result.await.map_err(panicked)
 }

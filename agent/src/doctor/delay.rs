@@ -76,7 +76,10 @@ pub fn attempt(facts: &Facts) -> Result<(Vec<Trial>, Others), Failure> {
                 .function(FUNCTION)
                 .map_err(|failure| failure.to_string()),
         },
-        filters: filters.and_then(|_| trial.watch().map_err(|error| format!("{error:#}"))),
+        filters: filters.and_then(|fields| {
+            let watched = trial.watch(&fields.submitters);
+            watched.map_err(|error| format!("{error:#}"))
+        }),
     };
     Ok((trials, others))
 }

@@ -1,11 +1,12 @@
 //! What the host's own files say, read below a root that tests replace with a fixture. What it means, the checks say.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read as _},
+    fs, io,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
+
+use crate::kernel::btf::{self, Vetted};
 
 /// Facts that one line of a file tells; none where there is no such file.
 #[derive(Clone, Debug, Default)]
@@ -95,37 +96,15 @@ impl Facts {
     }
 }
 
-/// Only the header is read (`struct btf_header`, include/uapi/linux/btf.h).
 fn btf(path: &Path) -> Btf {
-    const MAGIC: u16 = 0xeb9f;
-    let read = || -> io::Result<([u8; 24], u64)> {
-        let mut file = File::open(path)?;
-        let bytes = file.metadata()?.len();
-        let mut header = [0; 24];
-        file.read_exact(&mut header)?;
-        Ok((header, bytes))
-    };
-    let (header, bytes) = match read() {
-        Ok(read) => read,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Btf::Missing,
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            return Btf::Implausible("it is shorter than its header".into());
+    match btf::bytes(path) {
+        Ok(bytes) => {
+            let length = bytes.len() as u64;
+            Vetted::new(bytes).map_or_else(Btf::Implausible, |_| Btf::Bytes(length))
         }
-        Err(error) => return Btf::Unreadable(error.to_string()),
-    };
-    let word = |place: usize| {
-        let bytes = [0, 1, 2, 3].map(|byte| header[place + byte]);
-        u64::from(u32::from_ne_bytes(bytes))
-    };
-    // Length of the header, then offset and length of the strings behind it, which come last.
-    let end = word(4) + word(16) + word(20);
-    if u16::from_ne_bytes([header[0], header[1]]) != MAGIC {
-        return Btf::Implausible("it does not begin as BTF does".into());
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Btf::Missing,
+        Err(error) => Btf::Unreadable(error.to_string()),
     }
-    if end > bytes {
-        return Btf::Implausible(format!("it has {bytes} bytes, its header says {end}"));
-    }
-    Btf::Bytes(bytes)
 }
 
 fn disks(root: &Path) -> Vec<Disk> {

@@ -85,8 +85,7 @@ fn memory(facts: &Facts, wanted: u64) -> Check {
 }
 
 /// The kernel need not stamp a request at its allocation where nobody asked for it (`blk_mq_need_time_stamp`,
-/// include/linux/blk-mq.h). On 6.18 what stands there then is the stamp of the request that had its place before,
-/// however old, and also 0 below a scheduler.
+/// block/blk-mq.c; since 6.13 `blk_account_io_start`), and the probe `block` then takes its start for unknown.
 fn disks(facts: &Facts) -> Check {
     if facts.disks.is_empty() {
         return check("iostats", Skip, "no disk")
@@ -100,7 +99,7 @@ fn disks(facts: &Facts) -> Check {
     check("iostats", Warn, format!("off for {}", off.join(", ")))
         .because(
             "the kernel need not stamp their requests, so queue and total of the probe block are \
-             missing or wrong, nor does it count them in /proc/diskstats; delays, device and \
+             missing, nor does it count them in /proc/diskstats; delays, device and \
              size are as ever",
         )
         .remedy("echo 1 > /sys/block/DISK/queue/iostats")

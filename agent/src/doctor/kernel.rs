@@ -130,6 +130,8 @@ fn tracefs(facts: &Facts) -> Check {
 
 #[cfg(test)]
 mod tests {
+    use iolag_tests::btf::{hostile, sound};
+
     use super::*;
     use crate::doctor::facts::fixture::{Fixture, facts};
 
@@ -168,18 +170,18 @@ mod tests {
             Warn,
             &["does not begin"],
         );
-        let header = |strings: u32| {
-            let mut bytes = [0x9f, 0xeb, 1, 0].to_vec();
-            for word in [24, 0, 8, 8, strings] {
-                bytes.extend(u32::to_ne_bytes(word));
-            }
-            bytes.extend([0; 2000]);
+        let of = |bytes: &[u8]| {
             let fixture = Fixture::new(&[]);
-            fixture.write(FILE, &bytes);
+            fixture.write(FILE, bytes);
             btf(&fixture.facts())
         };
-        has(&header(100), Status::Ok, &["1 KiB"]);
-        has(&header(1 << 20), Warn, &["broken", "its header says"]);
+        has(&of(&sound().bytes()), Status::Ok, &["KiB"]);
+        for (name, words, bytes) in hostile() {
+            if bytes.len() < 1 << 20 {
+                println!("{name}");
+                has(&of(&bytes), Warn, &["broken", words]);
+            }
+        }
         let fixture = Fixture::new(&[]);
         fixture.write(&format!("{FILE}/directory"), b"");
         has(&btf(&fixture.facts()), Warn, &["unreadable"]);

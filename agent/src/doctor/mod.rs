@@ -61,7 +61,8 @@ fn examine(root: &Path, socket: &Path) -> Diagnosis {
     let made = facts::writeable(root, socket);
     let mut checks = kernel::checks(&facts);
     checks.extend(host::checks(&facts, wanted, socket, made));
-    let may = privileges::checks(&privileges::Privileges::read(root), plan.pid_namespace);
+    let refused = crate::privileges::refused(socket);
+    let may = privileges::checks(&plan.privileges, &refused, plan.pid_namespace);
     let barred = failed(&may);
     checks.extend(may);
     let (tried, main_job, lost) = match barred.as_slice() {
@@ -147,8 +148,8 @@ mod tests {
         let fixture = Fixture::new(&[("proc/self/status", status)]);
         let diagnosis = examine(&fixture.0, Path::new("/nowhere/iolag.sock"));
         assert!(!diagnosis.main_job);
-        assert_eq!(diagnosis.counts.fail, 3, "{diagnosis:?}");
-        assert!(diagnosis.summary.contains("user, CAP_BPF, CAP_PERFMON"));
+        assert_eq!(diagnosis.counts.fail, 2, "{diagnosis:?}");
+        assert!(diagnosis.summary.contains("(CAP_BPF, CAP_PERFMON)"));
         let tried = diagnosis
             .checks
             .iter()

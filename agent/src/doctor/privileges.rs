@@ -1,110 +1,28 @@
 //! Checks of what this process may do.
 
-use std::{fs, path::Path};
+use caps::Capability;
 
-use crate::report::doctor::{
-    Check, Group,
-    Status::{self, Fail, Skip, Warn},
+use crate::{
+    privileges::{NEEDS, Need, Privileges, Role},
+    report::doctor::{
+        Check, Group,
+        Status::{self, Fail, Skip, Warn},
+    },
 };
 
 /// The user namespace that the kernel boots with: `PROC_USER_INIT_INO` (`include/linux/proc_ns.h`).
 const FIRST_USER_NAMESPACE: &str = "user:[4026531837]";
 
-/// A capability, by its number (capabilities(7)).
-struct Capability {
-    name: &'static str,
-    bit: u32,
-    /// What it is needed for.
-    purpose: &'static str,
-    need: Need,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Need {
-    /// Nothing goes without it, unless `CAP_SYS_ADMIN` stands in.
-    Main,
-    /// The purpose is lost.
-    Some,
-    /// Nothing.
-    None,
-}
-
-const SYS_ADMIN: u32 = 21;
-
-const CAPABILITIES: [Capability; 6] = [
-    Capability {
-        name: "CAP_BPF",
-        bit: 39,
-        purpose: "loading programs and making maps",
-        need: Need::Main,
-    },
-    Capability {
-        name: "CAP_PERFMON",
-        bit: 38,
-        purpose: "attaching them, and reading the kernel's memory",
-        need: Need::Main,
-    },
-    Capability {
-        name: "CAP_SYS_ADMIN",
-        bit: SYS_ADMIN,
-        purpose: "seeing what other programs the kernel runs, which only doctor asks",
-        need: Need::Some,
-    },
-    Capability {
-        name: "CAP_SYSLOG",
-        bit: 34,
-        purpose: "the kernel's addresses: rules at fn:NAME, the losses of kretprobes",
-        need: Need::Some,
-    },
-    Capability {
-        name: "CAP_DAC_OVERRIDE",
-        bit: 1,
-        purpose: "directories that are closed to root: for --under, or with the socket",
-        need: Need::Some,
-    },
-    Capability {
-        name: "CAP_SYS_RESOURCE",
-        bit: 24,
-        purpose: "raising RLIMIT_MEMLOCK, which maps do not count against since Linux 5.11",
-        need: Need::None,
-    },
-];
-
-/// Who this process is to the kernel.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Privileges {
-    /// Effective.
-    pub uid: Option<u32>,
-    /// Effective, a bit for each.
-    pub capabilities: Option<u64>,
-    /// As `readlink /proc/self/ns/user` shows it.
-    user_namespace: Option<String>,
-}
-
-impl Privileges {
-    /// Reads them from the host whose `/` is `root`.
-    #[must_use]
-    pub fn read(root: &Path) -> Self {
-        let status = fs::read_to_string(root.join("proc/self/status")).unwrap_or_default();
-        let field = |name: &str, place: usize| {
-            let value = status.lines().find_map(|line| line.strip_prefix(name))?;
-            value.split_whitespace().nth(place).map(str::to_owned)
-        };
-        let namespace = fs::read_link(root.join("proc/self/ns/user"));
-        Self {
-            // Real, effective, saved, of the file system.
-            uid: field("Uid:", 1).and_then(|uid| uid.parse().ok()),
-            capabilities: field("CapEff:", 0).and_then(|bits| u64::from_str_radix(&bits, 16).ok()),
-            user_namespace: namespace.ok().map(|name| name.display().to_string()),
-        }
-    }
-}
-
-/// All of them; `pid_namespace` is whether this process is in one of its own.
+/// All of them; `refused` are capabilities that this process would need here and lacks, `pid_namespace` is whether it is in
+/// one of its own.
 #[must_use]
-pub fn checks(privileges: &Privileges, pid_namespace: bool) -> Vec<Check> {
+pub fn checks(privileges: &Privileges, refused: &[Capability], pid_namespace: bool) -> Vec<Check> {
     let mut checks = vec![user(privileges)];
-    checks.extend(CAPABILITIES.iter().map(|one| capability(one, privileges)));
+    checks.extend(
+        NEEDS
+            .iter()
+            .map(|need| capability(need, privileges, refused)),
+    );
     checks.push(user_namespace(privileges));
     checks.push(of_pid_namespace(pid_namespace));
     checks
@@ -118,34 +36,33 @@ fn user(privileges: &Privileges) -> Check {
     match privileges.uid {
         None => check("user", Skip, "unknown").because("/proc/self/status does not tell"),
         Some(0) => check("user", Status::Ok, "root"),
-        Some(uid) => check("user", Fail, uid.to_string())
-            .because("the agent has to run as root")
+        Some(uid) => check("user", Warn, uid.to_string())
+            .because("capabilities are enough to start an agent, but only root may command it")
             .remedy("sudo iolag doctor"),
     }
 }
 
-fn capability(capability: &Capability, privileges: &Privileges) -> Check {
-    let name = capability.name;
-    let purpose = capability.purpose;
-    let Some(held) = privileges.capabilities else {
-        return check(name, Skip, "unknown").because("/proc/self/status does not tell");
-    };
-    let has = |bit: u32| held & 1 << bit != 0;
-    if has(capability.bit) {
-        return check(name, Status::Ok, "yes");
-    }
-    let container = "run as root, in a container with this capability added";
-    match capability.need {
-        Need::Main if has(SYS_ADMIN) => check(name, Status::Ok, "no; CAP_SYS_ADMIN stands in"),
-        Need::Main => check(name, Fail, "no")
-            .because(format!("it is for {purpose}"))
-            .remedy(container),
-        Need::Some => check(name, Warn, "no")
-            .because(format!("it is for {purpose}"))
-            .remedy(container),
-        Need::None => {
-            check(name, Status::Ok, "no, nor needed").because(format!("it is for {purpose}"))
+fn capability(need: &Need, privileges: &Privileges, refused: &[Capability]) -> Check {
+    let name = need.capability.to_string();
+    let purpose = format!("it is for {}", need.purpose);
+    let lacking = |status, value: &str| check(&name, status, value).because(&purpose);
+    let remedy = "run as root, in a container with this capability added";
+    let has = |one| privileges.has(one) == Some(true);
+    match (privileges.has(need.capability), need.instead) {
+        (None, _) => check(&name, Skip, "unknown").because("/proc/self/status does not tell"),
+        (Some(true), _) => check(&name, Status::Ok, "yes"),
+        (_, Some(instead)) if has(instead) => {
+            check(&name, Status::Ok, format!("no; {instead} stands in"))
         }
+        _ => match need.role {
+            Role::Required => lacking(Fail, "no").remedy(remedy),
+            Role::Wanted => lacking(Warn, "no").remedy(remedy),
+            Role::Sometimes if refused.contains(&need.capability) => {
+                lacking(Warn, "no").remedy(need.remedy.unwrap_or(remedy))
+            }
+            Role::Sometimes => lacking(Status::Ok, "no, nor needed here"),
+            Role::Starting => lacking(Status::Ok, "no"),
+        },
     }
 }
 
@@ -173,13 +90,14 @@ fn of_pid_namespace(own: bool) -> Check {
 mod tests {
     use super::*;
     use crate::doctor::facts::fixture::Fixture;
+    use Capability::{CAP_SYS_ADMIN, CAP_SYS_PTRACE};
 
     fn of(status: &str, namespace: Option<&str>) -> Vec<Check> {
         let fixture = Fixture::new(&[("proc/self/status", status)]);
         if let Some(namespace) = namespace {
             fixture.link("proc/self/ns/user", namespace);
         }
-        checks(&Privileges::read(&fixture.0), false)
+        checks(&Privileges::read(&fixture.0), &[CAP_SYS_PTRACE], false)
     }
 
     fn statuses(checks: &[Check]) -> Vec<(&str, Status)> {
@@ -202,22 +120,24 @@ mod tests {
                 .all(|(_, status)| *status == Status::Ok),
             "{checks:?}"
         );
-        assert_eq!(checks.len(), 9);
+        assert_eq!(checks.len(), 11);
     }
 
     #[test]
-    fn another_user_is_told_once_for_each_privilege() {
+    fn another_user_is_told_of_each_privilege() {
         let status = "Uid:\t0\t1000\t0\t0\nCapEff:\t0000000000000000\n";
         let checks = of(status, Some("user:[4026532001]"));
         assert_eq!(
             statuses(&checks),
             [
-                ("user", Fail),
+                ("user", Warn),
                 ("CAP_BPF", Fail),
                 ("CAP_PERFMON", Fail),
-                ("CAP_SYS_ADMIN", Warn),
                 ("CAP_SYSLOG", Warn),
-                ("CAP_DAC_OVERRIDE", Warn),
+                ("CAP_DAC_READ_SEARCH", Warn),
+                ("CAP_DAC_OVERRIDE", Status::Ok),
+                ("CAP_SYS_PTRACE", Warn),
+                ("CAP_SYS_ADMIN", Status::Ok),
                 ("CAP_SYS_RESOURCE", Status::Ok),
                 ("user_namespace", Fail),
                 ("pid_namespace", Status::Ok),
@@ -241,7 +161,29 @@ mod tests {
         let checks = of("Uid:\t0\t0\t0\t0\nCapEff:\t000000c000000000\n", None);
         assert_eq!(status_of(&checks, "CAP_BPF"), Status::Ok);
         assert_eq!(status_of(&checks, "CAP_PERFMON"), Status::Ok);
-        assert_eq!(status_of(&checks, "CAP_SYS_ADMIN"), Warn);
+        assert_eq!(status_of(&checks, "CAP_SYS_ADMIN"), Status::Ok);
+        // DAC_OVERRIDE, as containers have it.
+        let checks = of("Uid:\t0\t0\t0\t0\nCapEff:\t0000000000000002\n", None);
+        assert_eq!(status_of(&checks, "CAP_DAC_READ_SEARCH"), Status::Ok);
+    }
+
+    #[test]
+    fn what_the_kernel_asks_for_here_is_told_with_the_way_out() {
+        let held = Privileges {
+            capabilities: Some(0x000000c000000000),
+            ..Privileges::default()
+        };
+        let checks = checks(&held, &[CAP_SYS_ADMIN], false);
+        let admin = checks.iter().find(|one| one.name == "CAP_SYS_ADMIN");
+        let admin = admin.unwrap();
+        assert_eq!(admin.status, Warn);
+        assert!(
+            admin
+                .remedy
+                .as_ref()
+                .unwrap()
+                .contains("perf_event_paranoid")
+        );
     }
 
     #[test]

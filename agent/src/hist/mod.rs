@@ -7,76 +7,18 @@ use std::{
 };
 
 pub use self::request::{Request, parse_interval, parse_time};
+use self::source::Source;
 use crate::{
-    control::{
-        client::{call, call_if_any},
-        protocol::Command,
-    },
     failure::{FAILED, Failure},
-    host::Facts,
-    kernel::HostTypes,
-    measure::Measurement,
-    plan,
-    report::{dump::Dump, probes::Row},
-    session::SYSCALL_ENTRY,
+    report::dump::Dump,
     units::format_ns,
 };
 
 mod request;
+mod source;
 
 /// How often [`once`] tells of the time.
 const TICK: Duration = Duration::from_secs(1);
-
-/// Where the figures come from.
-enum Source<'a> {
-    Agent(&'a Path),
-    Own(Box<Measurement>),
-}
-
-impl<'a> Source<'a> {
-    /// The agent at `socket`, if there is one whose probe tells apart what is needed; else the probe is
-    /// loaded here, for `command`.
-    fn open(request: &mut Request, socket: &'a Path, command: &str) -> Result<Self, Failure> {
-        let mut agent = false;
-        match call_if_any::<Vec<Row>>(socket, &Command::ProbeList) {
-            Ok(Some(rows)) => {
-                agent = true;
-                if request.serve_from(&rows) {
-                    return Ok(Self::Agent(socket));
-                }
-            }
-            // No agent: that is fine.
-            Ok(None) => {}
-            Err(failure) => log::info!("the agent is not asked: {failure}"),
-        }
-        let facts = Facts::read(Path::new("/"));
-        plan::may_load(&facts, command)?;
-        let types = HostTypes::read(&facts)?;
-        let backend = request.backend.as_deref();
-        let own = Measurement::start(&request.target, &request.fields(), &types, backend)?;
-        if agent && own.probe().attached_at(SYSCALL_ENTRY) {
-            log::warn!(
-                "the running agent's delays end before this probe's clock starts: to measure them, \
-                 iolag probe load {}",
-                request.target.name()
-            );
-        }
-        Ok(Self::Own(Box::new(own)))
-    }
-
-    fn dump(&mut self, request: &Request) -> Result<Dump, Failure> {
-        match self {
-            Self::Agent(socket) => call(
-                socket,
-                &Command::Dump {
-                    probe: request.target.name(),
-                    by_cpu: request.by_cpu(),
-                },
-            ),
-            Self::Own(own) => own.dump(request.by_cpu()),
-        }
-    }
-}
 
 /// Measures and hands each result to `print`, until the count is reached or Ctrl-C.
 ///
@@ -88,7 +30,8 @@ pub fn run(
     mut print: impl FnMut(&Dump) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let runtime = runtime()?;
-    let mut source = Source::open(&mut request, socket, "iolag hist")?;
+    let endless = request.interval.is_none();
+    let mut source = Source::open(&mut request, socket, "iolag hist", endless)?;
     let request = &request;
     if let (Source::Agent(_), None) = (&source, request.interval) {
         return print(&request.select(source.dump(request)?));
@@ -121,7 +64,7 @@ pub fn once(
     mut tick: impl FnMut(Duration),
 ) -> Result<Dump, Failure> {
     let runtime = runtime()?;
-    let mut source = Source::open(&mut request, socket, command)?;
+    let mut source = Source::open(&mut request, socket, command, false)?;
     let before = source.dump(&request)?;
     let start = Instant::now();
     runtime.block_on(async {

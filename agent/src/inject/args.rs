@@ -150,5 +150,5 @@ pub struct Inject {
     pub(super) name: Option<String>,
     /// Start this, delay it and what it forks only, and end the rule and exit as it does
     #[arg(last = true, value_name = "COMMAND")]
-    pub(super) command: Vec<OsString>,
+    pub(crate) command: Vec<OsString>,
 }

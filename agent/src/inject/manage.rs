@@ -70,39 +70,51 @@ pub fn rules(args: &Rules, socket: &Path) -> Result<String, Failure> {
     }
 }
 
-/// Removes one rule, or all.
-///
-/// # Errors
-/// Neither or both are asked for, or there is no such rule.
-pub fn remove(args: &Remove, socket: &Path) -> Result<(), Failure> {
-    let refused = |what: &str| {
-        Err(Failure::new(USAGE, what).hint("write iolag remove NAME, or iolag remove --all"))
-    };
-    match (&args.name, args.all) {
-        (None, false) => return refused("remove needs the NAME of a rule or --all"),
-        (Some(name), true) => {
-            return refused(&format!("--all contradicts {name:?}: it removes all rules"));
+impl Remove {
+    /// Removes one rule, or all.
+    ///
+    /// # Errors
+    /// Neither or both are asked for, or there can be no such rule.
+    pub fn command(&self) -> Result<Command, Failure> {
+        let refused = |what: &str| {
+            Err(Failure::new(USAGE, what).hint("write iolag remove NAME, or iolag remove --all"))
+        };
+        match (&self.name, self.all) {
+            (None, false) => return refused("remove needs the NAME of a rule or --all"),
+            (Some(name), true) => {
+                return refused(&format!("--all contradicts {name:?}: it removes all rules"));
+            }
+            (Some(name), false) => check::name(name)?,
+            (None, true) => {}
         }
-        (Some(name), false) => check::name(name)?,
-        (None, true) => {}
+        let name = self.name.clone();
+        Ok(Command::Remove { name })
     }
-    let name = args.name.clone();
-    call(socket, &Command::Remove { name })
 }
 
-/// Judges rules. What was found goes to `print`.
+impl Verify {
+    /// How far off a rule may be, as a part of 1.
+    ///
+    /// # Errors
+    /// It is none; there can be no such rule.
+    pub fn bound(&self) -> Result<f64, Failure> {
+        if let Some(name) = &self.rule {
+            check::name(name)?;
+        }
+        Ok(parse_percent("--bound", &self.bound, WHOLE)? as f64 / WHOLE as f64)
+    }
+}
+
+/// Judges rules by what [`Verify::bound`] gave. What was found goes to `print`.
 ///
 /// # Errors
 /// No rule, or one that did not do what it was asked.
 pub fn verify(
     args: &Verify,
+    bound: f64,
     socket: &Path,
     print: impl FnOnce(&str) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    if let Some(name) = &args.rule {
-        check::name(name)?;
-    }
-    let bound = parse_percent("--bound", &args.bound, WHOLE)? as f64 / WHOLE as f64;
     let outcomes = chosen(call(socket, &Command::Rules)?, args.rule.as_deref())?;
     let verdicts: Vec<Verdict> = outcomes
         .iter()

@@ -11,4 +11,4 @@ mod signals;
 mod spec;
 mod user;
 
-pub use run::{run, send};
+pub use run::send;

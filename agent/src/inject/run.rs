@@ -2,24 +2,12 @@
 
 use std::{ffi::OsString, path::Path};
 
-use super::{args::Inject, command};
+use super::command;
 use crate::{
     control::{client::call, protocol::Command},
     failure::Failure,
     rules::spec::{Came, Spec},
 };
-
-/// Puts the rule in force. Without a COMMAND its name goes to `print`; else the command's exit code comes back.
-///
-/// # Errors
-/// The rule makes no sense, the agent refuses it, or COMMAND cannot be started.
-pub fn run(
-    args: &Inject,
-    socket: &Path,
-    print: impl FnOnce(&str) -> Result<(), Failure>,
-) -> Result<u8, Failure> {
-    send(args.spec()?, &args.command, socket, print)
-}
 
 /// Puts a rule in force, for the time of COMMAND if there is one. Without a COMMAND its name goes to `print`; else the
 /// command's exit code comes back.

@@ -1,9 +1,12 @@
 //! One attempt to load a program and attach it at a symbol.
 
+use std::io;
+
 use agent_common::catalogue::{Backend, Point};
 use aya::{
     Btf, Ebpf,
     programs::{FEntry, KProbe, Program, ProgramError, RawTracePoint},
+    sys::SyscallError,
 };
 
 use crate::plan::Attempt;
@@ -89,6 +92,9 @@ fn load_once(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
     }
 }
 
+/// A patch that Debian and others have.
+const PARANOID: &str = "above 2, kernel.perf_event_paranoid takes CAP_SYS_ADMIN";
+
 /// The cause in one line: of a verifier's log, its last line that says something.
 pub fn reason(error: &ProgramError) -> String {
     match error {
@@ -106,6 +112,11 @@ pub fn reason(error: &ProgramError) -> String {
                 Some(line) => format!("the kernel refused the program: {io_error}: {line}"),
                 None => format!("the kernel refused the program: {io_error}"),
             }
+        }
+        ProgramError::SyscallError(SyscallError { call, io_error })
+            if *call == "perf_event_open" && io_error.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            format!("the kernel refused a perf event: {io_error}: {PARANOID}")
         }
         error => {
             let mut text = error.to_string();

@@ -4,11 +4,12 @@ use std::{os::fd::AsFd as _, path::Path};
 
 use agent_common::catalogue::Backend;
 use anyhow::{Context as _, anyhow};
-use aya::{Btf, Ebpf, include_bytes_aligned, programs::BtfTracePoint};
+use aya::{Ebpf, include_bytes_aligned, programs::BtfTracePoint};
 
 use super::{
     HostTypes,
     attach::attach,
+    btf::Vetted,
     loader::{self, Given},
     prog_info::{ProgStats, prog_stats},
 };
@@ -33,9 +34,9 @@ impl EmptyProbe {
             Backend::Tp => format!("tp_{}", attempt.symbol),
         };
         let btf = btf
-            .map(|path| Btf::parse_file(path, aya::Endianness::default()))
+            .map(|path| Vetted::read(path)?.aya())
             .transpose()
-            .context("failed to read the kernel's BTF")?;
+            .map_err(|failure| anyhow!("{failure}"))?;
         let mut ebpf =
             loader::load(OBJECT, &Given::default()).context("failed to load the empty object")?;
         attach(&mut ebpf, btf.as_ref(), &program, attempt).map_err(|reason| anyhow!(reason))?;

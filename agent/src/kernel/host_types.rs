@@ -1,11 +1,14 @@
 //! The running kernel's types, as aya and as we read them.
 
-use std::{fs, thread};
+use std::thread;
 
 use agent_common::probes::{ABSENT, Constant, Value};
 use aya::Btf;
 
-use super::types::KernelTypes;
+use super::{
+    btf::{self, Vetted},
+    types::KernelTypes,
+};
 use crate::{
     failure::{FAILED, Failure, HOST},
     host::Facts,
@@ -46,12 +49,10 @@ impl HostTypes {
     }
 
     fn parse(bytes: Vec<u8>, kprobes: bool) -> Result<Self, Failure> {
-        let failed =
-            |error: String| Failure::new(HOST, format!("failed to read the kernel's BTF: {error}"));
+        let btf = Vetted::new(bytes).map_err(btf::failed)?;
         Ok(Self {
-            aya: Btf::parse(&bytes, aya::Endianness::default())
-                .map_err(|error| failed(error.to_string()))?,
-            ours: KernelTypes::parse(bytes).map_err(|error| failed(format!("{error:#}")))?,
+            aya: btf.aya()?,
+            ours: KernelTypes::parse(&btf).map_err(|error| btf::failed(format!("{error:#}")))?,
             kprobes,
         })
     }
@@ -123,10 +124,5 @@ fn bytes(facts: &Facts) -> Result<Vec<u8>, Failure> {
         )
         .hint("measuring needs a kernel with CONFIG_DEBUG_INFO_BTF=y"));
     };
-    fs::read(path).map_err(|error| {
-        Failure::new(
-            HOST,
-            format!("failed to read BTF from {}: {error}", path.display()),
-        )
-    })
+    btf::bytes(path).map_err(|error| btf::unreadable(path, &error))
 }

@@ -1,6 +1,7 @@
 //! The only place that knows aya: loads objects, attaches programs, reads and writes maps.
 
 mod attach;
+pub mod btf;
 mod delay;
 mod empty;
 mod hook;
@@ -8,6 +9,7 @@ mod host_types;
 mod loaded;
 mod loader;
 mod measure;
+mod perf;
 mod prog_info;
 mod prompt_end;
 mod types;
@@ -21,6 +23,7 @@ pub use empty::{EmptyProbe, measure_programs};
 pub use host_types::{HostTypes, ReadingTypes};
 pub use loaded::{TracingProgram, tracing_programs};
 pub use measure::{Counts, EventRing, MeasureProbe, RawSeries, Tasks};
+pub use perf::may_open_perf_events;
 pub use prog_info::ProgStats;
 pub use prompt_end::PromptEnd;
 

@@ -6,6 +6,7 @@ use agent_common::probes::{ABSENT, Constant, Value};
 use anyhow::{Context as _, anyhow, bail};
 use btfparse::{Integer32Value, Offset, Readable, TypeInformation, TypeVariant};
 
+use super::btf::Vetted;
 use crate::functions;
 
 /// Parsed BTF. Some tens of MB while it lives: made for loading, then dropped.
@@ -17,9 +18,9 @@ pub struct KernelTypes {
     typedefs: HashMap<String, u32>,
 }
 
-struct Bytes(Vec<u8>);
+struct Bytes<'a>(&'a [u8]);
 
-impl Readable for Bytes {
+impl Readable for Bytes<'_> {
     fn read(&self, offset: u64, buffer: &mut [u8]) -> btfparse::Result<()> {
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let part = start
@@ -35,9 +36,10 @@ impl KernelTypes {
     /// Parses BTF.
     ///
     /// # Errors
-    /// It is none.
-    pub fn parse(bytes: Vec<u8>) -> anyhow::Result<Self> {
-        let types = TypeInformation::new(&Bytes(bytes)).map_err(|error| anyhow!("{error:?}"))?;
+    /// It has something that is not understood.
+    pub fn parse(btf: &Vetted) -> anyhow::Result<Self> {
+        let types =
+            TypeInformation::new(&Bytes(btf.bytes())).map_err(|error| anyhow!("{error:?}"))?;
         let mut structures = HashMap::new();
         let mut typedefs = HashMap::new();
         for (id, kind) in types.get() {
@@ -167,7 +169,8 @@ mod tests {
     #[test]
     fn anchor_2_arguments_of_a_tracepoint_are_counted() {
         for (parameters, arguments) in [(2, 1), (3, 2)] {
-            let types = KernelTypes::parse(tracepoint(parameters)).unwrap();
+            let btf = Vetted::new(tracepoint(parameters)).unwrap();
+            let types = KernelTypes::parse(&btf).unwrap();
             assert_eq!(
                 types.tracepoint_arguments("block_rq_issue"),
                 Some(arguments)

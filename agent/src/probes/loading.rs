@@ -5,7 +5,7 @@ use std::{panic::resume_unwind, thread};
 use agent_common::probes::{Field, PROBES};
 
 use crate::{
-    failure::Failure,
+    failure::{FAILED, Failure},
     host::Facts,
     kernel::{HostTypes, ReadingTypes},
     measure::{Measurement, Target, default_fields, find_field, in_order},
@@ -64,7 +64,7 @@ impl Loading {
 pub struct Wanted {
     /// With whether it was asked for by name, and not by `all`.
     targets: Vec<(Target, bool)>,
-    /// None if there are no targets.
+    /// None if there are no targets, or before they are wanted.
     types: Option<ReadingTypes>,
 }
 
@@ -73,7 +73,7 @@ impl Wanted {
     ///
     /// # Errors
     /// An unknown probe.
-    pub fn parse(names: &[String], facts: &Facts) -> Result<Self, Failure> {
+    pub fn parse(names: &[String]) -> Result<Self, Failure> {
         let mut targets: Vec<(Target, bool)> = Vec::new();
         let mut add = |target: Target, by_name| match targets
             .iter_mut()
@@ -91,8 +91,15 @@ impl Wanted {
                 add(Target::parse(probe.name)?, false);
             }
         }
-        let types = (!targets.is_empty()).then(|| HostTypes::begin(facts));
+        let types = None;
         Ok(Self { targets, types })
+    }
+
+    /// Has a thread begin to read what they need to know of the kernel.
+    #[must_use]
+    pub fn prepare(mut self, facts: &Facts) -> Self {
+        self.types = (!self.targets.is_empty()).then(|| HostTypes::begin(facts));
+        self
     }
 
     /// Loads them. Those that were not asked for by name and that this kernel cannot run are left out.
@@ -137,12 +144,21 @@ fn start_all(targets: &[(Target, bool)], types: &HostTypes) -> Vec<Result<Measur
             .iter()
             .map(|(target, _)| {
                 let fields = in_order(&default_fields(target.probe));
-                scope.spawn(move || Measurement::start(target, &fields, types, None))
+                let name = target.probe.name;
+                thread::Builder::new()
+                    .spawn_scoped(scope, move || {
+                        Measurement::start(target, &fields, types, None)
+                    })
+                    .map_err(|error| {
+                        let message =
+                            format!("failed to load the probe {name}: no thread: {error}");
+                        Failure::new(FAILED, message)
+                    })
             })
             .collect();
         starting
             .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .map(|thread| thread?.join().unwrap_or_else(|panic| resume_unwind(panic)))
             .collect()
     })
 }

@@ -42,7 +42,7 @@ pub struct Args {
 }
 
 /// A series by its name.
-struct Wanted<'a> {
+pub struct Wanted<'a> {
     probe: &'static Probe,
     /// As it was asked for: `block.vda.read`.
     name: &'a str,
@@ -51,15 +51,11 @@ struct Wanted<'a> {
     metric: &'static str,
 }
 
-/// Records, with the probe of the agent at `socket` or by loading it, and writes the profile; `print` writes to stdout.
+/// What to record, and for how long.
 ///
 /// # Errors
-/// There is no such probe or metric, the file may not be written, the probe cannot be loaded, nothing was recorded.
-pub fn run(
-    args: &Args,
-    socket: &Path,
-    print: impl FnOnce(&str) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+/// There is no such probe or metric, or it is no time.
+pub fn read(args: &Args) -> Result<(Wanted<'_>, Duration), Failure> {
     let (probe, values) = split(&args.series);
     let target = Target::parse(probe)?;
     let wanted = Wanted {
@@ -68,13 +64,27 @@ pub fn run(
         values,
         metric: metric(target.probe, args.metric.as_deref())?,
     };
-    let time = parse_time("--for", &args.time)?;
+    Ok((wanted, parse_time("--for", &args.time)?))
+}
+
+/// Records what [`read`] gave, with the probe of the agent at `socket` or by loading it, and writes the profile; `print`
+/// writes to stdout.
+///
+/// # Errors
+/// The file may not be written, the probe cannot be loaded, nothing was recorded.
+pub fn run(
+    args: &Args,
+    (wanted, time): (Wanted<'_>, Duration),
+    socket: &Path,
+    print: impl FnOnce(&str) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let output = Output::parse(&args.output, args.force)?;
     // All that the names may be made of, whatever an agent's probe was loaded by.
-    let by: Vec<&str> = default_fields(target.probe)
+    let by: Vec<&str> = default_fields(wanted.probe)
         .iter()
         .map(|field| field.name())
         .collect();
+    let (probe, _) = split(&args.series);
     let request = hist::Request::parse(probe, None, None, Some(&by.join(",")), &[], "auto")?;
     let mut progress = Progress::new(&args.series, time);
     let dump = hist::once("iolag record", request, time, socket, |gone| {

@@ -199,7 +199,7 @@ fn what_an_agent_recorded_meanwhile_is_written() {
         metric: None,
         force: false,
     };
-    run(&args, Path::new(&socket), |_| {
+    run(&args, read(&args).unwrap(), Path::new(&socket), |_| {
         panic!("a file was asked for")
     })
     .unwrap();

@@ -18,6 +18,14 @@ pub fn status(status: &Status) -> String {
         agent.version,
         agent.socket
     );
+    let mut title = "kept";
+    for one in &agent.capabilities {
+        let mut name = one.name.as_str();
+        for purpose in &one.purposes {
+            let _infallible = writeln!(text, "{title:<5}  {name:<19}  {purpose}");
+            (title, name) = ("", "");
+        }
+    }
     if status.rules.is_empty() {
         text += "rules  none: nothing is delayed\n";
     }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     kernel::Sample,
     plan::Refusal,
+    privileges::Kept,
     rules::{
         distribution::percentiles,
         spec::{Delay, Spec},
@@ -40,6 +41,9 @@ pub struct Agent {
     pub backend: String,
     /// Delays end this long after the agent last renewed them.
     pub lease_ns: u64,
+    /// What it may do to the kernel besides what any process of its user may.
+    #[serde(default)]
+    pub capabilities: Vec<Kept>,
 }
 
 /// A delay in force.

@@ -2,13 +2,15 @@
 //! changes nothing.
 
 mod change;
+mod control;
+mod ends;
 mod outcome;
 
-use std::{collections::VecDeque, path::Path, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use agent_common::{
     catalogue::{POINTS, slot},
-    rules::{Control, Kind, RULES, Set},
+    rules::RULES,
 };
 
 use super::{
@@ -113,23 +115,6 @@ impl InForce {
         self.fields.as_ref()
     }
 
-    /// Learns where the kernel's fields are, and which program is the agent's (inode and device).
-    ///
-    /// # Errors
-    /// The kernel refuses a map's update.
-    pub fn know(
-        &mut self,
-        probe: &mut DelayProbe,
-        fields: Fields,
-        agent: (u64, u64),
-    ) -> Result<(), Failure> {
-        probe.rules.offsets(&fields.offsets)?;
-        self.fields = Some(fields);
-        self.agent = agent;
-        let control = self.dressed(probe, self.compiled.control);
-        self.write(probe, control)
-    }
-
     /// Puts a rule into force, in the stead of one of the same name if `replace` is set. Returns its id.
     ///
     /// # Errors
@@ -180,149 +165,6 @@ impl InForce {
         Ok(self.last_id)
     }
 
-    /// Takes a rule out of force; false if there is none of that name.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn remove(
-        &mut self,
-        probe: &mut DelayProbe,
-        name: &str,
-        why: &str,
-    ) -> Result<bool, Failure> {
-        let Some(place) = self.place_of(name) else {
-            return Ok(false);
-        };
-        self.remove_places(probe, 1 << place, why)?;
-        Ok(true)
-    }
-
-    /// As [`Self::remove`], by its id. Returns the name.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn remove_id(
-        &mut self,
-        probe: &mut DelayProbe,
-        id: u64,
-        why: &str,
-    ) -> Result<Option<String>, Failure> {
-        let found = self.rules().find(|(_, placed)| placed.id == id);
-        let Some((place, name)) = found.map(|(place, placed)| (place, placed.spec.name.clone()))
-        else {
-            return Ok(None);
-        };
-        self.remove_places(probe, 1 << place, why)?;
-        Ok(Some(name))
-    }
-
-    /// Takes all rules out of force.
-    ///
-    /// # Errors
-    /// The kernel refuses: they end with the lease.
-    pub fn clear(&mut self, probe: &mut DelayProbe, why: &str) -> Result<(), Failure> {
-        if self.is_empty() {
-            return Ok(());
-        }
-        self.remove_places(probe, Set::MAX, why)
-            .map_err(|failure| self.give_up(probe, &failure.message))
-    }
-
-    fn remove_places(
-        &mut self,
-        probe: &mut DelayProbe,
-        places: Set,
-        why: &str,
-    ) -> Result<(), Failure> {
-        let mut table = self.table.clone();
-        for (place, placed) in table.iter_mut().enumerate() {
-            if places & (1 << place) != 0 {
-                *placed = None;
-            }
-        }
-        self.change(probe, table, Some(why))
-    }
-
-    /// Takes rules out of force that are at their end: time, hits, or processes.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn expire(&mut self, probe: &mut DelayProbe) -> Result<(), Failure> {
-        let now_ns = now_ns();
-        if self.compiled.control.by[Kind::Pid as usize] != 0 {
-            probe.rules.forget_dead(Path::new("/"))?;
-        }
-        let mut ended = Vec::new();
-        for (place, placed) in self.rules() {
-            let spec = &placed.spec;
-            let why = if spec
-                .for_ns
-                .is_some_and(|length| now_ns >= placed.start_ns + length)
-            {
-                "its time is over"
-            } else if let Some(max) = spec.max_hits
-                && probe.rules.hits(place as u32)? >= max
-            {
-                "it had its hits"
-            } else if !placed.subjects.pids.is_empty() && probe.rules.processes(1 << place) == 0 {
-                "its processes are gone"
-            } else {
-                continue;
-            };
-            ended.push((spec.name.clone(), why));
-        }
-        for (name, why) in ended {
-            self.remove(probe, &name, why)?;
-            log::info!("rule {name} ends: {why}");
-        }
-        Ok(())
-    }
-
-    /// Extends the lease. Does nothing while no rule is in force, so that an agent at rest rests.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn renew(&mut self, probe: &mut DelayProbe) -> Result<(), Failure> {
-        if self.is_empty() {
-            return Ok(());
-        }
-        let control = self.dressed(probe, self.compiled.control);
-        self.write(probe, control)
-    }
-
-    /// Extends the lease while something takes long.
-    fn renewal(&self, probe: &DelayProbe) -> impl FnMut(&mut RuleMaps) + use<> {
-        let mut control = self.dressed(probe, self.compiled.control);
-        let (none, lease_ns) = (self.is_empty(), self.lease.as_nanos() as u64);
-        move |maps| {
-            control.lease_until_ns = now_ns() + lease_ns;
-            if none {
-                return;
-            }
-            if let Err(error) = maps.control(&control) {
-                log::warn!("failed to renew the lease: {error:#}");
-            }
-        }
-    }
-
-    /// Tells the programs at `sys_enter` which of the two is to work from now on.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn attach_last(&mut self, probe: &mut DelayProbe) -> Result<(), Failure> {
-        let control = self.dressed(probe, self.compiled.control);
-        let compiled = &mut self.compiled;
-        probe.attach_last(|maps, entry_twin| {
-            // Not with `..control`: rustc 1.95 fails to compile a closure that captures parts of it.
-            let mut control = control;
-            control.entry_twin = entry_twin;
-            maps.control(&control)?;
-            compiled.control = control;
-            Ok(())
-        })?;
-        Ok(())
-    }
-
     /// What came of the rules in force, by name.
     ///
     /// # Errors
@@ -347,34 +189,6 @@ impl InForce {
         (0..RULES)
             .map(|step| (self.next + step) % RULES)
             .find(|place| self.table[*place].is_none())
-    }
-
-    /// A control with the lease, the twin and what does not change.
-    fn dressed(&self, probe: &DelayProbe, control: Control) -> Control {
-        let (preempt_count, cpu_offsets) = self
-            .fields
-            .as_ref()
-            .and_then(|fields| fields.preempt_count)
-            .unwrap_or((0, 0));
-        Control {
-            lease_until_ns: now_ns() + self.lease.as_nanos() as u64,
-            entry_twin: probe.entry_twin(),
-            block_hierarchy: self
-                .fields
-                .as_ref()
-                .map_or(0, |fields| fields.block_hierarchy),
-            preempt_count,
-            cpu_offsets,
-            agent_inode: self.agent.0,
-            agent_device: self.agent.1,
-            ..control
-        }
-    }
-
-    fn write(&mut self, probe: &mut DelayProbe, control: Control) -> Result<(), Failure> {
-        probe.rules.control(&control)?;
-        self.compiled.control = control;
-        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{Pair, Rule, Stage, amid, calls, worker::Work};
+use crate::mounts;
 
 /// The directory that rules name, a file in it and one beside it, all on the file system of `dir`.
 struct Tree {
@@ -120,45 +121,34 @@ pub fn mounts(stage: &Stage) -> Result<()> {
     let shown = mount_point("shown")?;
     let beside = mount_point("beside")?;
     let mut pair = Pair::start(
-        in_mounts(&top.join("shown/where/file"), some, shown, false)?,
-        in_mounts(&top.join("beside/file"), not.clone(), beside, false)?,
+        in_mounts(&top.join("shown/where/file"), Some(some), shown)?,
+        in_mounts(&top.join("beside/file"), Some(not), beside)?,
     )?;
     pair.differ_by(&rule)?;
     let [first, second] = [mount_point("wanted/memory")?, mount_point("memory")?];
     let mut pair = Pair::start(
-        in_mounts(
-            &top.join("wanted/memory/file"),
-            c"tmpfs".into(),
-            first,
-            true,
-        )?,
-        in_mounts(&top.join("memory/file"), c"tmpfs".into(), second, true)?,
+        in_mounts(&top.join("wanted/memory/file"), None, first)?,
+        in_mounts(&top.join("memory/file"), None, second)?,
     )?;
     // The file was made there with the rule in force.
     rule.new_hits()?;
     pair.differ_by(&rule)
 }
 
-/// Opens a file where something is mounted: a directory, or an empty file system with that file in it. Others see
+/// Opens a file where something is mounted: a directory, or else an empty file system with that file in it. Others see
 /// nothing of the mount, and it goes with the worker.
-fn in_mounts(file: &Path, source: CString, target: CString, new: bool) -> Result<Work> {
+fn in_mounts(file: &Path, source: Option<CString>, target: CString) -> Result<Work> {
     let path = calls::c_path(file)?;
     let work = Work::new(calls::opening(file)?);
     Ok(work.set_up(move |_| {
-        let none = std::ptr::null();
-        // SAFETY: C strings for the time of the calls.
-        unsafe {
-            let private = libc::MS_REC | libc::MS_PRIVATE;
-            let (kind, flags) = if new {
-                (c"tmpfs".as_ptr(), 0)
-            } else {
-                (none, libc::MS_BIND)
-            };
-            libc::unshare(libc::CLONE_NEWNS) == 0
-                && libc::mount(none, c"/".as_ptr(), none, private, none.cast()) == 0
-                && libc::mount(source.as_ptr(), target.as_ptr(), kind, flags, none.cast()) == 0
-                && (!new || libc::open(path.as_ptr(), libc::O_CREAT | libc::O_WRONLY, 0o644) >= 0)
-        }
+        let mounted = mounts::own().and_then(|()| match &source {
+            Some(source) => mounts::bind(source, &target),
+            None => mounts::tmpfs(&target, 0, c""),
+        });
+        let made = libc::O_CREAT | libc::O_WRONLY;
+        // SAFETY: a C string for the time of the call.
+        let open = || unsafe { libc::open(path.as_ptr(), made, 0o644) };
+        mounted.is_ok() && (source.is_some() || open() >= 0)
     }))
 }
 

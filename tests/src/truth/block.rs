@@ -19,8 +19,8 @@ use crate::{
 
 /// Requests that a disk completed, by the kernel's count (Documentation/admin-guide/iostats.rst).
 #[derive(Clone, Copy, Debug)]
-struct DiskStats {
-    reads: u64,
+pub(super) struct DiskStats {
+    pub reads: u64,
     writes: u64,
     discards: u64,
     flushes: u64,
@@ -39,7 +39,7 @@ impl DiskStats {
     }
 }
 
-fn diskstats(device: &str) -> Result<DiskStats> {
+pub(super) fn diskstats(device: &str) -> Result<DiskStats> {
     let table = fs::read_to_string("/proc/diskstats")?;
     let fields: Vec<&str> = table
         .lines()

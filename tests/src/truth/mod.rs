@@ -3,6 +3,7 @@
 
 pub mod block;
 pub mod function;
+pub mod iostats;
 pub mod irq;
 pub mod memory;
 pub mod oom;

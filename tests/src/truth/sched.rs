@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -24,12 +25,19 @@ struct Load {
 
 impl Load {
     /// Waits that are many and short.
-    fn start() -> Result<Self> {
-        Self::with(1)
+    fn start(agent: &Agent) -> Result<Self> {
+        Self::with(1, agent)
     }
 
     /// With that many threads that compute on each CPU: each waits for the slices of the others.
-    fn with(spinning: usize) -> Result<Self> {
+    ///
+    /// Beside them Linux 6.18 keeps tasks of other sessions waiting for up to some seconds, at any niceness: what counts is
+    /// that of the session (sched(7), "The autogroup feature"), and the agent has one of its own.
+    fn with(spinning: usize, agent: &Agent) -> Result<Self> {
+        match fs::write(format!("/proc/{}/autogroup", agent.pid()), "-20") {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            other => other.context("failed to give the agent's session more CPU time")?,
+        }
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         let cpus = thread::available_parallelism()?.get();
@@ -151,7 +159,7 @@ pub fn anchor_4_switches_lie_between_two_readings_of_ctxt(place: &Place<'_>) -> 
     let agent = Agent::start(place.program, &[])?;
     agent.call(&["probe", "load", "sched", "--by", "op,comm"])?;
     visit_all_cpus()?;
-    let _load = Load::start()?;
+    let _load = Load::start(&agent)?;
     let by_comm = || agent.dump("sched", &["--by", "op,comm"]);
     let start_high = switches()?;
     let before = by_comm()?;
@@ -220,7 +228,7 @@ pub fn waits_agree_with_schedstat(place: &Place<'_>) -> Result<()> {
     let start_low = kernel()?;
     // The kernel books a switch from the moment at which it takes up its run queue, we from its tracepoint:
     // under an emulator that is up to 1 us later. Waits of several slices are long beside it.
-    let load = Load::with(4)?;
+    let load = Load::with(4, &agent)?;
     thread::sleep(Duration::from_secs(4));
     drop(load);
     let low = kernel()?.since(start_low);
@@ -259,7 +267,7 @@ fn clock_is_stable() -> bool {
 pub fn anchor_5_waits_belong_to_the_task_that_waited(place: &Place<'_>) -> Result<()> {
     let agent = Agent::start(place.program, &[])?;
     agent.call(&["probe", "load", "sched", "--by", "op,comm"])?;
-    let _load = Load::start()?;
+    let _load = Load::start(&agent)?;
     thread::sleep(Duration::from_millis(500));
     let by_comm = || agent.dump("sched", &["--by", "op,comm"]);
     for name in ["iolag-spin", "iolag-nap"] {
@@ -358,7 +366,7 @@ pub fn books_balance_when_a_cpu_goes_offline(place: &Place<'_>) -> Result<()> {
     }
     let agent = Agent::start(place.program, &["--probes", "sched"])?;
     visit_all_cpus()?;
-    let load = Load::start()?;
+    let load = Load::start(&agent)?;
     let start_high = switches()?;
     let before = agent.dump("sched", &[])?;
     let start_low = switches()?;

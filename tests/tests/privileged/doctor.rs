@@ -1,6 +1,7 @@
 //! `iolag doctor`: what it claims of this host is what the agent does, and nothing of it stays or is felt.
 
 use std::{
+    ffi::CStr,
     path::Path,
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -10,6 +11,7 @@ use std::{
 
 use iolag_tests::{
     doctor::{self, Diagnosis, nothing_stays},
+    mounts::hide,
     programs,
     timing::{median, reads},
 };
@@ -150,19 +152,10 @@ fn doctor_does_not_disturb_a_running_agent() {
 }
 
 /// What `doctor` says with these mounted over by an empty file system.
-fn without(place: &Place, paths: &[&str]) -> Diagnosis {
-    let hide: Vec<String> = paths
-        .iter()
-        .map(|path| format!("if test -d {path}; then mount -t tmpfs none {path}; fi"))
-        .collect();
-    let script = format!("set -e; {}; exec \"$@\"", hide.join("; "));
-    let inner = place.command(&["doctor", "--format", "json"]);
-    let output = Command::new("unshare")
-        .args(["--mount", "sh", "-c", &script, "sh"])
-        .arg(inner.get_program())
-        .args(inner.get_args())
-        .output()
-        .unwrap();
+fn without(place: &Place, paths: &'static [&'static CStr]) -> Diagnosis {
+    let mut doctor = place.command(&["doctor", "--format", "json"]);
+    hide(&mut doctor, paths, 0);
+    let output = doctor.output().unwrap();
     let document: Result<Value, _> = serde_json::from_slice(&output.stdout);
     let document =
         document.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
@@ -176,11 +169,11 @@ fn without(place: &Place, paths: &[&str]) -> Diagnosis {
 fn doctor_says_what_is_lost_without_btf_and_nothing_without_tracefs() {
     let Some(place) = Place::new() else { return };
     let works = diagnosis(&place).works();
-    let document = without(&place, &["/sys/kernel/tracing", "/sys/kernel/debug"]);
+    let document = without(&place, &[c"/sys/kernel/tracing", c"/sys/kernel/debug"]);
     let status = |document: &Diagnosis, name: &str| document.check(name).unwrap()["status"].clone();
     assert_eq!(document.works(), works);
     assert_eq!(status(&document, "btf"), "ok");
-    let document = without(&place, &["/sys/kernel/btf"]);
+    let document = without(&place, &[c"/sys/kernel/btf"]);
     assert_eq!(status(&document, "btf"), "warn");
     assert_eq!(status(&document, "backend.fentry"), "skip");
     assert_eq!(status(&document, "filters"), "warn");

@@ -18,6 +18,8 @@ use crate::place::Place;
 const TRIES: usize = 5;
 /// Some 8,000 requests, of which the 99th percentile is known to 2 %.
 const LENGTH: Duration = Duration::from_secs(8);
+/// What percentiles may be off.
+const BOUND: f64 = 0.05;
 const PERCENTILES: [&str; 3] = ["50.000000", "90.000000", "99.000000"];
 /// Between two requests (us): the pace of the slow disk. At its own pace the fast one does not rest, and answers in two
 /// thirds of the time that it takes when it is made to imitate. `thinktime_spin` is left out: see `iolag_tests::fio`.
@@ -150,15 +152,18 @@ fn a_disk_answers_like_a_slower_one() {
             "fio's p50, p90, p99: {plain:?} ns, slow {wanted:?}, imitated {had:?}: off by {p50:+.1} %, {p90:+.1} %, {p99:+.1} %"
         );
         assert!(wanted[0] > 800_000.0, "the slow one is fast");
-        // What others do to a request, they do to those of the slow disk and again to those that are to be like them:
-        // where it is much, the try tells of them.
+        if off.iter().all(|off| off.abs() <= BOUND) {
+            return true;
+        }
+        // What others do to a request, they do to those of the slow disk and again to those that are to be like them.
+        // Where that alone takes half of what may be off, the try tells of them.
         let due = [0.5, 0.9, 0.99].map(|p| asked.inverse_cdf(p) + plain[0]);
-        if wanted.iter().zip(due).any(|(had, due)| had / due > 1.05) {
+        if wanted.iter().zip(due).any(|(had, due)| had / due > 1.0 + BOUND / 2.0) {
             println!("the slow disk ought to have {due:.0?} ns: does not count");
             return false;
         }
         counted += 1;
-        off.iter().all(|off| off.abs() <= 0.05)
+        false
     });
     assert!(like || counted < 2, "never within 5 % of the slow disk");
     if !like {

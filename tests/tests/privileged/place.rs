@@ -16,7 +16,7 @@ use iolag_tests::{
 };
 use serde_json::Value;
 
-const NOBODY: u32 = 65534;
+pub const NOBODY: u32 = 65534;
 
 /// A directory with a socket path in it, and the program to call. Dropping it ends every agent there.
 pub struct Place {

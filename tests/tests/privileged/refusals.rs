@@ -3,53 +3,20 @@
 
 use std::{
     ffi::OsStr,
-    fs, io,
-    os::unix::{ffi::OsStrExt as _, net::UnixStream, process::CommandExt as _},
+    fs,
+    os::unix::{ffi::OsStrExt as _, net::UnixStream},
     path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use iolag_tests::refusal::{assert_nothing_left, assert_refused, processes_with};
+use iolag_tests::{
+    mounts::hide,
+    refusal::{assert_nothing_left, assert_refused, processes_with},
+};
 
 use crate::place::{Place, as_nobody, end, succeeded, wait_ended};
-
-fn checked(result: i32) -> io::Result<()> {
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
-/// Gives the command mounts of its own, with an empty tmpfs at each of these paths that exists.
-fn hide(command: &mut Command, paths: &'static [&'static std::ffi::CStr], flags: u64) {
-    let hide = move || {
-        // SAFETY: system calls with C strings that live for ever; null where the kernel ignores it.
-        unsafe {
-            checked(libc::unshare(libc::CLONE_NEWNS))?;
-            let private = libc::MS_REC | libc::MS_PRIVATE;
-            checked(libc::mount(
-                std::ptr::null(),
-                c"/".as_ptr(),
-                std::ptr::null(),
-                private,
-                std::ptr::null(),
-            ))?;
-            for path in paths {
-                let tmpfs = c"tmpfs".as_ptr();
-                let mounted = libc::mount(tmpfs, path.as_ptr(), tmpfs, flags, std::ptr::null());
-                match checked(mounted) {
-                    Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
-    };
-    // SAFETY: between fork and exec only system calls are made, and nothing is allocated.
-    unsafe { command.pre_exec(hide) };
-}
 
 #[test]
 fn without_root_nothing_is_tried() {
@@ -59,7 +26,11 @@ fn without_root_nothing_is_tried() {
     place.open_to_all();
     for args in [&["run"][..], &["run", "--detach"]] {
         let output = as_nobody(&mut place.command(args));
-        assert_refused(&output, 3, &["must run as root", "sudo iolag run"]);
+        assert_refused(
+            &output,
+            3,
+            &["CAP_BPF and CAP_PERFMON are missing", "sudo iolag run"],
+        );
     }
     assert_nothing_left(&place.socket());
     assert!(!place.dir.join("iolag.log").exists());
@@ -146,27 +117,6 @@ fn without_btf_and_without_tracefs_the_tracepoints_serve() {
         }
         place.done(&["set", "1us"]);
         place.stop();
-    }
-}
-
-#[test]
-fn a_kernel_that_refuses_every_backend_is_told_in_one_line() {
-    let Some(place) = Place::new() else { return };
-    if Command::new("setpriv").arg("--version").output().is_err() {
-        println!("skipped: setpriv (util-linux) is not installed");
-        return;
-    }
-    for args in [&["run"][..], &["run", "--detach"]] {
-        let inner = place.command(args);
-        // Root without any capability: to the kernel a user like any other.
-        let mut run = Command::new("setpriv");
-        run.args(["--bounding-set=-all", "--inh-caps=-all", "--"])
-            .arg(inner.get_program())
-            .args(inner.get_args())
-            .env_remove("RUST_LOG");
-        let output = run.output().unwrap();
-        assert_refused(&output, 3, &["failed to", "CAP_BPF"]);
-        assert_nothing_left(&place.socket());
     }
 }
 

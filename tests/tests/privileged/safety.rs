@@ -1,11 +1,11 @@
-//! On this host: the machine comes back when the agent is killed or stopped.
+//! On this host: the machine comes back when the agent is killed.
 
 use std::{
     path::Path,
     time::{Duration, Instant},
 };
 
-use iolag_tests::{agent::Agent, programs, timing::reads};
+use iolag_tests::{agent::Agent, faults, programs, timing::reads};
 
 use crate::place::Place;
 
@@ -26,7 +26,7 @@ fn a_killed_agent_leaves_full_speed_within_100_ms() {
     );
     agent.signal(libc::SIGKILL);
     let start = Instant::now();
-    let fast = fast_again(Duration::from_secs(2));
+    let fast = faults::fast_again(Duration::from_secs(2)).unwrap();
     programs::wait_gone(programs::links, &links, Duration::from_secs(2)).unwrap();
     let detached = start.elapsed();
     programs::wait_gone(programs::loaded, &programs, Duration::from_secs(5)).unwrap();
@@ -43,38 +43,10 @@ fn a_killed_agent_leaves_full_speed_within_100_ms() {
     agent.wait_gone(Duration::from_secs(2)).unwrap();
 }
 
-#[test]
-fn a_stopped_agent_leaves_full_speed_within_5_s() {
-    let Some(place) = Place::new() else {
-        return;
-    };
-    let agent = slowed(&place.program);
-    agent.signal(libc::SIGSTOP);
-    let fast = fast_again(Duration::from_secs(10));
-    println!("fast {fast:?} after SIGSTOP");
-    assert!(
-        fast <= Duration::from_secs(5),
-        "fast only {fast:?} after SIGSTOP"
-    );
-}
-
 fn slowed(program: &Path) -> Agent {
     let agent = Agent::start(program, &[]).unwrap();
     agent.call(&["set", DELAY]).unwrap();
     let slow = reads(Path::new("/dev/zero"), 3, Duration::ZERO).unwrap();
     assert!(slow.iter().all(|ns| *ns >= DELAYED_NS), "{slow:?}");
     agent
-}
-
-/// How long until three reads in a row are fast.
-fn fast_again(limit: Duration) -> Duration {
-    let start = Instant::now();
-    while start.elapsed() < limit {
-        let since = start.elapsed();
-        let times = reads(Path::new("/dev/zero"), 3, Duration::ZERO).unwrap();
-        if times.iter().all(|ns| *ns < DELAYED_NS / 2) {
-            return since;
-        }
-    }
-    panic!("reads are still slow after {limit:?}");
 }

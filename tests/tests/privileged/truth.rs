@@ -6,7 +6,7 @@ use std::{path::PathBuf, process::Command};
 use anyhow::Result;
 use iolag_tests::{
     refusal::assert_refused,
-    truth::{Place, block, irq, memory, oom, sched, tasks, vfs},
+    truth::{Place, block, iostats, irq, memory, oom, sched, tasks, vfs},
 };
 
 fn fio() -> Command {
@@ -52,6 +52,11 @@ fn block_anchor_3_queue_device_and_total_are_always_there() {
 #[test]
 fn block_books_balance_when_tasks_die_and_series_run_out() {
     check(block::books_balance_when_tasks_die_and_series_run_out);
+}
+
+#[test]
+fn block_requests_without_accounting_show_no_wrong_times() {
+    check(iostats::requests_without_accounting_show_no_wrong_times);
 }
 
 #[test]

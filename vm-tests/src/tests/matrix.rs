@@ -25,12 +25,14 @@ use super::{everywhere, table};
 
 /// What was seen before: kernel, what, backend, and [`WORKS`] or the reason.
 const BEFORE: &str = include_str!("../../matrix.tsv");
-const WORKS: &str = "works";
+pub const WORKS: &str = "works";
 const PROGRAM: &str = "/iolag";
 /// A function that any rule or histogram may name.
 const FUNCTION: &str = "fn:vfs_statx";
 /// Programs are freed some RCU grace periods after their links.
 const GONE: Duration = Duration::from_secs(5);
+/// Between two passes of the load, of which the second that a histogram takes has to see one.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What there is and over which backend, and whether it works or why not.
 type Rows = BTreeMap<(String, &'static str), String>;
@@ -111,6 +113,8 @@ fn measured(probe: &str, backend: Backend) -> Result<String> {
         let load = scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 everywhere::pass()?;
+                // The machine has two CPUs, and what loads the probe wants one.
+                thread::sleep(PAUSE);
             }
             anyhow::Ok(())
         });
@@ -165,13 +169,18 @@ fn reason(text: &str) -> String {
     cause[..end].chars().take(300).collect()
 }
 
+/// What was seen before of one row.
+pub fn before(kernel: &str, what: &str, backend: &str) -> Result<Option<&'static str>> {
+    let rows = table::rows(BEFORE, kernel)?;
+    let row = rows.iter().find(|row| row[..2] == [what, backend]);
+    Ok(row.map(|row| row[2]))
+}
+
 /// What worked has to work, and what is new has to be in the table.
 fn compare(kernel: &str, rows: &Rows) -> Result<()> {
-    let before = table::rows(BEFORE, kernel)?;
     let mut changes = Vec::new();
     for ((what, backend), result) in rows {
-        let row = before.iter().find(|row| row[..2] == [what, *backend]);
-        match row.map(|row| row[2]) {
+        match before(kernel, what, backend)? {
             None => changes.push(format!("{what} over {backend} is not in the table")),
             Some(was) if was.starts_with(WORKS) && result != was => {
                 changes.push(format!("{what} over {backend}: {was}, and now: {result}"));

@@ -2,14 +2,13 @@
 
 use std::{
     path::Path,
-    thread::sleep,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use iolag_tests::{
     agent::Agent,
-    programs,
+    faults, programs,
     timing::{median, reads},
 };
 
@@ -44,7 +43,7 @@ fn killed(backend: &str) -> Result<(Duration, Duration)> {
     );
     agent.signal(libc::SIGKILL);
     let start = Instant::now();
-    let fast = fast_again(Duration::from_secs(5))?;
+    let fast = faults::fast_again(Duration::from_secs(5))?;
     // Taking kprobes down waits for several RCU grace periods, and fentry for an RCU tasks one at each
     // function, which the kernel polls at 100 ms: no longer delaying, they are gone later.
     programs::wait_gone(programs::links, &links, Duration::from_secs(5))?;
@@ -55,26 +54,6 @@ fn killed(backend: &str) -> Result<(Duration, Duration)> {
         start.elapsed()
     );
     Ok((fast, detached))
-}
-
-/// A stopped agent does not renew the lease: delays end within 5 s, and come back when it goes on.
-pub fn stopped() -> Result<()> {
-    let agent = slowed("fentry")?;
-    agent.signal(libc::SIGSTOP);
-    let fast = fast_again(Duration::from_secs(10))?;
-    println!("fast {fast:?} after SIGSTOP");
-    ensure!(
-        fast <= Duration::from_secs(5),
-        "fast only {fast:?} after SIGSTOP"
-    );
-    agent.signal(libc::SIGCONT);
-    sleep(Duration::from_secs(2));
-    let slow = median(reads(Path::new(FILE), 10, Duration::ZERO)?);
-    ensure!(slow >= 10_000_000, "a read takes {slow} ns after SIGCONT");
-    agent.call(&["reset"])?;
-    let fast = median(reads(Path::new(FILE), 10, Duration::ZERO)?);
-    ensure!(fast < 10_000_000, "a read takes {fast} ns after reset");
-    Ok(())
 }
 
 /// `iolag stop` with the longest delay there is in force: the client waits at each of its calls, and
@@ -106,19 +85,4 @@ fn slowed(backend: &str) -> Result<Agent> {
     let slow = median(reads(Path::new(FILE), 10, Duration::ZERO)?);
     ensure!(slow >= 10_000_000, "{backend}: a read takes {slow} ns");
     Ok(agent)
-}
-
-/// How long until three reads in a row are fast.
-fn fast_again(limit: Duration) -> Result<Duration> {
-    let start = Instant::now();
-    while start.elapsed() < limit {
-        let since = start.elapsed();
-        if reads(Path::new(FILE), 3, Duration::ZERO)?
-            .iter()
-            .all(|ns| *ns < 5_000_000)
-        {
-            return Ok(since);
-        }
-    }
-    bail!("reads are still slow after {limit:?}")
 }

@@ -46,7 +46,8 @@ impl Drop for Aligned {
     }
 }
 
-fn plug_in() -> Result<File> {
+/// The disk, just plugged in and open.
+pub fn plug_in() -> Result<File> {
     guest::load_module("sd_mod", "")?;
     guest::load_module("scsi_debug", "dev_size_mb=16 opts=2 delay=0 max_luns=1")?;
     guest::wait_for(DISK, Duration::from_secs(20))?;
@@ -116,21 +117,24 @@ pub fn anchor_1_parts_of_a_request_are_one() -> Result<()> {
     Ok(())
 }
 
+/// Reads its first block over and over, and returns how often that worked.
+pub fn read_until_it_fails(disk: &File) -> Result<u64> {
+    let mut buffer = Aligned::new(4096)?;
+    let mut reads = 0;
+    while disk
+        .read_at(buffer.as_mut(), 0)
+        .is_ok_and(|bytes| bytes > 0)
+    {
+        reads += 1;
+    }
+    Ok(reads)
+}
+
 /// A disk that is pulled out while it is read: no crash, and the books balance.
 pub fn a_disk_that_vanishes() -> Result<()> {
     let disk = plug_in()?;
     let agent = Agent::start(Path::new("/iolag"), &["--probes", "block"])?;
-    let reader = std::thread::spawn(move || -> Result<u64> {
-        let mut buffer = Aligned::new(4096)?;
-        let mut reads = 0;
-        while disk
-            .read_at(buffer.as_mut(), 0)
-            .is_ok_and(|bytes| bytes > 0)
-        {
-            reads += 1;
-        }
-        Ok(reads)
-    });
+    let reader = std::thread::spawn(move || read_until_it_fails(&disk));
     std::thread::sleep(Duration::from_millis(500));
     fs::write("/sys/block/sda/device/delete", "1").context("failed to pull the disk out")?;
     let reads = reader

@@ -12,6 +12,12 @@ pub fn kernel() -> Result<String> {
     Ok(series + real_time)
 }
 
+/// Whether a kernel has rows of its own.
+pub fn has(table: &str, kernel: &str) -> bool {
+    let of = |line: &str| line.split('\t').next() == Some(kernel);
+    table.lines().any(of)
+}
+
 /// The rows of a kernel, without its name. One that is not there yet is held against the newest that is.
 pub fn rows<'a>(table: &'a str, kernel: &str) -> Result<Vec<Vec<&'a str>>> {
     let of = |kernel: &str| -> Vec<Vec<&'a str>> {

@@ -1,10 +1,10 @@
 //! The measuring probes against truths that iolag did not write, on a stock kernel. The checks themselves are
 //! in `iolag_tests::truth`.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::Result;
-use iolag_tests::truth::{Place, block, function, irq, memory, oom, sched, tasks, vfs};
+use iolag_tests::truth::{Place, block, function, iostats, irq, memory, oom, sched, tasks, vfs};
 
 use crate::guest;
 
@@ -63,6 +63,13 @@ pub fn block_anchor_3() -> Result<()> {
 
 pub fn block_books() -> Result<()> {
     run(&block::books_balance_when_tasks_die_and_series_run_out)
+}
+
+/// On a disk of a module.
+pub fn block_iostats() -> Result<()> {
+    guest::load_module("loop", "")?;
+    guest::wait_for("/dev/loop-control", Duration::from_secs(10))?;
+    run(&iostats::requests_without_accounting_show_no_wrong_times)
 }
 
 /// What the probe `vfs` says of latency, the delays and the probe attached through one backend.

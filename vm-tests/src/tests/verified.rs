@@ -24,11 +24,11 @@ pub fn instructions_are_few() -> Result<()> {
     let mut counts = Counts::new();
     for backend in ["fentry", "kprobe", "tp"] {
         count(backend, &mut counts).context(backend)?;
+        if counts.values().all(|count| *count == 0) {
+            return Err(skip("this kernel does not tell what its verifier did"));
+        }
     }
     let kernel = table::kernel()?;
-    if counts.values().all(|count| *count == 0) {
-        return Err(skip("this kernel does not tell what its verifier did"));
-    }
     for (name, count) in &counts {
         println!("verified\t{kernel}\t{name}\t{count}");
     }

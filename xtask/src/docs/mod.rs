@@ -2,6 +2,8 @@
 
 mod kernels;
 mod probes;
+mod prototypes;
+mod reliability;
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,10 +13,11 @@ use anyhow::{Context, Result};
 use crate::workspace;
 
 /// Files below `docs/`, and what is in them.
-fn documents() -> [(&'static str, String); 2] {
+fn documents() -> [(&'static str, String); 3] {
     [
         ("probes.md", probes::text()),
-        ("kernels.md", kernels::text()),
+        ("kernels.md", kernels::text() + &prototypes::text()),
+        ("reliability.md", reliability::text()),
     ]
 }
 

@@ -43,7 +43,6 @@ pub struct Args {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernels<'a> {
     Usual,
-    Unusual,
     All,
     /// By name.
     These(&'a [String]),
@@ -58,7 +57,6 @@ impl Kernels<'_> {
     pub fn contains(&self, kernel: &Kernel) -> bool {
         match self {
             Self::Usual => kernel.usual,
-            Self::Unusual => !kernel.usual,
             Self::All => true,
             Self::These(names) => names.iter().any(|name| name == kernel.name),
         }
@@ -121,6 +119,12 @@ fn steps(kernels: Kernels) -> Vec<Step> {
             300,
             |setup| tools::FIO.check(setup),
             |setup| tools::FIO.install(setup),
+        ),
+        Step::new(
+            "stress-ng",
+            100,
+            |setup| tools::STRESS.check(setup),
+            |setup| tools::STRESS.install(setup),
         ),
         Step::new(
             "QEMU",

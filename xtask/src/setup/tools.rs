@@ -45,6 +45,16 @@ pub const FIO: Tools = Tools {
     arguments: "",
 };
 
+/// Keeps the virtual machines busy in every way that there is.
+pub const STRESS: Tools = Tools {
+    dir: "stress-ng",
+    suite: Suite::Bookworm,
+    packages: &["stress-ng"],
+    programs: &[("stress-ng", "usr/bin/stress-ng")],
+    version: "--version",
+    arguments: "",
+};
+
 /// Not Debian 12's 7.2: before 8.1, a CPU may go on with translated code that another CPU has patched, and a kernel
 /// that switches a tracepoint on or off then dies of a breakpoint that is gone ("Oops: int3", once in some hundred
 /// boots).

@@ -10,11 +10,15 @@ use anyhow::{Result, bail};
 use crate::build::{self, Built};
 use crate::cache::Cache;
 use crate::process::run;
+use crate::results::Results;
 use crate::setup::{self, Kernels};
-use crate::vm::{self, Counts};
+use crate::vm;
 use crate::workspace;
 
 use stage::{Stages, capture};
+
+/// The privileged tests that print rows of `docs/reliability.md`.
+const FAULTS: [&str; 3] = ["faults::", "crowd::", "hostile_btf::"];
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -73,10 +77,9 @@ pub fn command(args: &Args) -> Result<()> {
     match args.vm_skip(vm::missing_kernel(&cache, kernels)) {
         Some(reason) => stages.skip("VM tests", &reason),
         None => {
-            stages.count("VM tests", || vm::run_default(&cache, &built, args.full));
-            if args.all_kernels {
-                stages.count("other kernels", || vm::run_matrix(&cache, &built));
-            }
+            stages.count("VM tests", || {
+                vm::run_default(&cache, &built, args.full, args.all_kernels)
+            });
             if !args.full {
                 stages.skip(
                     "thorough VM tests",
@@ -163,7 +166,7 @@ fn clippy_ebpf(toolchain: &str, path: &OsStr) -> Result<()> {
     passes(&mut cargo)
 }
 
-fn host_tests(cache: &Cache, built: &Built) -> Result<Counts> {
+fn host_tests(cache: &Cache, built: &Built) -> Result<Results> {
     let mut cargo = workspace::cargo();
     cargo.args(["test", "--no-fail-fast"]);
     with_programs(&mut cargo, cache, built);
@@ -171,29 +174,32 @@ fn host_tests(cache: &Cache, built: &Built) -> Result<Counts> {
 }
 
 /// Tests that need root: those of the binary, and those of set-up that mount a disk to fill it.
-///
+fn privileged_tests(cache: &Cache, built: &Built) -> Result<Results> {
+    let packages = ["--package", "iolag-tests", "--package", "xtask"];
+    capture(&mut privileged(cache, built, &packages, &[]), None)
+}
+
+/// Tries each fault as often as `docs/reliability.md` says, on this host: what passed, and the rows.
+pub fn faults(cache: &Cache, built: &Built) -> Result<(Results, Vec<String>)> {
+    let mut cargo = privileged(cache, built, &["--package", "iolag-tests"], &FAULTS);
+    let mut rows = Vec::new();
+    let results = stage::capture_lines(cargo.env(vm::LONG, "1"), None, |line| {
+        // Behind what libtest has not ended with a newline.
+        rows.extend(line.split_once(vm::ROW).map(|(_, row)| row.to_owned()));
+    })?;
+    Ok((results, rows))
+}
+
 /// One at a time: they attach to the one kernel.
-fn privileged_tests(cache: &Cache, built: &Built) -> Result<Counts> {
+fn privileged(cache: &Cache, built: &Built, packages: &[&str], names: &[&str]) -> Command {
     let mut cargo = workspace::cargo();
-    cargo.args([
-        "test",
-        "--no-fail-fast",
-        "--package",
-        "iolag-tests",
-        "--package",
-        "xtask",
-    ]);
+    cargo.args(["test", "--no-fail-fast"]).args(packages);
     // The reasons of skipped tests are wanted, and libtest hides what a test prints that passes.
-    cargo.args([
-        "--test",
-        "privileged",
-        "--",
-        "--test-threads=1",
-        "--nocapture",
-    ]);
+    cargo.args(["--test", "privileged", "--"]);
+    cargo.args(["--test-threads=1", "--nocapture"]).args(names);
     cargo.env("IOLAG_PRIVILEGED", "1");
     with_programs(&mut cargo, cache, built);
-    capture(&mut cargo, None)
+    cargo
 }
 
 fn with_programs(command: &mut Command, cache: &Cache, built: &Built) {

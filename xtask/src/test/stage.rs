@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::vm::Counts;
+use crate::results::Results;
 
 /// What the stages so far came to.
 #[derive(Default)]
 pub struct Stages {
-    counts: Counts,
+    results: Results,
     lines: Vec<String>,
 }
 
@@ -26,31 +26,27 @@ impl Stages {
 
     /// A stage that is one test.
     pub fn check(&mut self, name: &str, stage: impl FnOnce() -> Result<()>) {
-        self.count(name, || {
-            stage().map(|()| Counts {
-                passed: 1,
-                ..Counts::default()
-            })
-        });
+        self.count(name, || stage().map(|()| Results::passed()));
     }
 
     /// A stage of many tests.
-    pub fn count(&mut self, name: &str, stage: impl FnOnce() -> Result<Counts>) {
+    pub fn count(&mut self, name: &str, stage: impl FnOnce() -> Result<Results>) {
         let start = begin(name);
-        let counts = stage().unwrap_or_else(|error| {
+        let mut results = stage().unwrap_or_else(|error| {
             eprintln!("error: failed to pass {name}: {error:#}");
-            Counts {
-                failed: 1,
-                ..Counts::default()
-            }
+            Results::failed(format!("{error:#}"))
         });
-        self.counts += counts;
+        for failure in &mut results.failures {
+            failure.insert_str(0, &format!("{name}: "));
+        }
+        let counts = results.counts;
+        self.results += results;
         self.end(name, &counts.to_string(), start.elapsed());
     }
 
     /// A stage that is left out, which counts as one skipped test.
     pub fn skip(&mut self, name: &str, reason: &str) {
-        self.counts.skipped += 1;
+        self.results.counts.skipped += 1;
         self.lines.push(format!("{name:<24} skipped: {reason}"));
     }
 
@@ -66,9 +62,10 @@ impl Stages {
         for line in &self.lines {
             println!("{line}");
         }
-        println!("{}", self.counts);
-        if self.counts.failed > 0 {
-            bail!("failed to pass all tests: {} failed", self.counts.failed);
+        self.results.show();
+        let counts = self.results.counts;
+        if counts.failed > 0 {
+            bail!("failed to pass all tests: {} failed", counts.failed);
         }
         Ok(())
     }
@@ -80,7 +77,16 @@ fn begin(name: &str) -> Instant {
 }
 
 /// Runs `cargo test`, shows what it prints, and counts; leaves out test programs whose source is named `other_stage`.
-pub fn capture(command: &mut Command, other_stage: Option<&str>) -> Result<Counts> {
+pub fn capture(command: &mut Command, other_stage: Option<&str>) -> Result<Results> {
+    capture_lines(command, other_stage, |_| {})
+}
+
+/// The same, and hands each line on.
+pub fn capture_lines(
+    command: &mut Command,
+    other_stage: Option<&str>,
+    mut each: impl FnMut(&str),
+) -> Result<Results> {
     // One pipe for both, as cargo says on stderr which program's results follow on stdout.
     let (reader, writer) = std::io::pipe().context("failed to make a pipe")?;
     let clone = writer.try_clone().context("failed to make a pipe")?;
@@ -100,13 +106,14 @@ pub fn capture(command: &mut Command, other_stage: Option<&str>) -> Result<Count
         let line = String::from_utf8_lossy(&line);
         println!("{line}");
         tally.line(&line);
+        each(&line);
     }
     let status = child.wait().context("failed to wait for cargo")?;
-    if !status.success() && tally.counts.failed == 0 {
+    if !status.success() && tally.results.counts.failed == 0 {
         // It did not compile, or a test process died before it could count.
         bail!("cargo: {status}");
     }
-    Ok(tally.counts)
+    Ok(tally.results)
 }
 
 /// Counts the results in what `cargo test` prints.
@@ -117,11 +124,19 @@ struct Tally<'a> {
     elsewhere: bool,
     /// Skips of the program at hand, whose result follows.
     skips: usize,
-    counts: Counts,
+    /// Panics of the program at hand: the thread, which libtest names as its test, and the first line of what it said.
+    panics: Vec<(String, String)>,
+    /// The next line is what a panic said.
+    in_panic: bool,
+    /// The lines are names of tests that failed.
+    in_failures: bool,
+    failed: Vec<String>,
+    results: Results,
 }
 
 impl Tally<'_> {
     fn line(&mut self, line: &str) {
+        self.failure(line);
         if let Some(program) = line.trim_start().strip_prefix("Running ") {
             self.elsewhere = self.other_stage.is_some_and(|name| program.contains(name));
         } else if line.trim_start().starts_with("Doc-tests ") {
@@ -145,26 +160,82 @@ impl Tally<'_> {
                 .unwrap_or(0)
         };
         let skips = std::mem::take(&mut self.skips);
+        let failed = std::mem::take(&mut self.failed);
+        let panics = std::mem::take(&mut self.panics);
         if self.elsewhere {
             return;
         }
-        self.counts.passed += number("passed").saturating_sub(skips);
-        self.counts.failed += number("failed");
-        self.counts.skipped += number("ignored") + skips;
+        let counts = &mut self.results.counts;
+        counts.passed += number("passed").saturating_sub(skips);
+        counts.failed += number("failed");
+        counts.skipped += number("ignored") + skips;
+        for name in failed {
+            let panic = panics.iter().find(|(thread, _)| *thread == name);
+            let why = panic.map_or("it printed no panic", |(_, why)| why);
+            self.results.failures.push(format!("{name}: {why}"));
+        }
+    }
+
+    /// Reads the names of tests that failed off libtest's list, and what they said off their panics.
+    fn failure(&mut self, line: &str) {
+        if std::mem::take(&mut self.in_panic) {
+            if let Some((_, why)) = self.panics.last_mut() {
+                why.push_str(line.trim());
+            }
+        } else if let Some((thread, _)) = line
+            .split_once("thread '")
+            .filter(|(_, rest)| rest.contains(" panicked at "))
+            .and_then(|(_, rest)| rest.split_once('\''))
+        {
+            self.panics.push((thread.to_owned(), String::new()));
+            self.in_panic = true;
+        } else if line == "failures:" {
+            // Printed twice where output was captured: the second list is the same.
+            self.in_failures = true;
+            self.failed.clear();
+        } else if let Some(name) = line.strip_prefix("    ").filter(|_| self.in_failures) {
+            self.failed.push(name.trim().to_owned());
+        } else if !line.is_empty() {
+            self.in_failures = false;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::Counts;
 
-    fn count(output: &str) -> Counts {
+    fn results(output: &str) -> Results {
         let mut tally = Tally {
             other_stage: Some("privileged.rs"),
             ..Tally::default()
         };
         output.lines().for_each(|line| tally.line(line));
-        tally.counts
+        tally.results
+    }
+
+    fn count(output: &str) -> Counts {
+        results(output).counts
+    }
+
+    #[test]
+    fn failed_tests_are_named_with_what_they_said() {
+        let captured = "test a::b ... FAILED\n\nfailures:\n\n---- a::b stdout ----\n\n\
+            thread 'a::b' (12) panicked at src/a.rs:1:2:\nassertion failed: 1 > 2\n  left: 1\n\n\n\
+            failures:\n    a::b\n\n\
+            test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
+        assert_eq!(
+            results(captured).failures,
+            ["a::b: assertion failed: 1 > 2"]
+        );
+        let shown = "test a::c ... thread 'a::c' panicked at src/a.rs:1:2:\nno disk\nFAILED\n\n\
+            failures:\n\nfailures:\n    a::c\n    a::d\n\n\
+            test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
+        assert_eq!(
+            results(shown).failures,
+            ["a::c: no disk", "a::d: it printed no panic"]
+        );
     }
 
     #[test]

@@ -77,6 +77,7 @@ fn boots(cache: &Cache, kernel: &Path, built: &Built) -> Result<bool> {
         disk: disk::image(cache)?,
         log: logs().join("kvm.log"),
         tests: vec!["none".into()],
+        long: false,
         accelerator: Accelerator::Kvm,
     };
     Ok(machine.run(DEADLINE, false)?.verdict.is_some())

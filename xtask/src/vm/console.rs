@@ -1,6 +1,6 @@
 //! Reads a machine's console: the verdict of the tests, and signs that the kernel is in trouble.
 
-use super::Counts;
+use crate::results::Counts;
 
 /// The machine is of no more use after these.
 const FATAL: &[&str] = &[
@@ -24,6 +24,9 @@ const TROUBLE: &[&str] = &[
 /// Warnings of a stock kernel while it boots in QEMU, before the first line of PID 1. Nothing is known so far.
 const KNOWN_AT_BOOT: &[&str] = &[];
 
+/// What a row of `docs/reliability.md` begins with, as `iolag_tests::faults` prints it.
+pub const ROW: &str = "reliability\t";
+
 /// What a run of a machine came to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -31,6 +34,10 @@ pub struct Outcome {
     pub verdict: Option<Counts>,
     /// What a test measured, for the host to read.
     pub figures: Option<String>,
+    /// The tests that failed, and why.
+    pub failures: Vec<String>,
+    /// What faults came to.
+    pub rows: Vec<String>,
     pub problems: Vec<String>,
 }
 
@@ -46,6 +53,10 @@ impl Watcher {
     pub fn feed(&mut self, line: &str) -> bool {
         if let Some((_, ours)) = line.split_once("iolag-vm: ") {
             return self.feed_ours(ours);
+        }
+        if let Some(row) = line.strip_prefix(ROW) {
+            self.outcome.rows.push(row.to_owned());
+            return false;
         }
         let Some(message) = kernel_message(line) else {
             return false;
@@ -63,6 +74,10 @@ impl Watcher {
         self.started = true;
         if let Some(figures) = message.strip_prefix("figures: ") {
             self.outcome.figures = Some(figures.to_owned());
+        }
+        if let Some((test, why)) = message.split_once(" ... FAILED: ") {
+            let name = test.strip_prefix("test ").unwrap_or(test);
+            self.outcome.failures.push(format!("{name}: {why}"));
         }
         let Some(verdict) = message.strip_prefix("verdict: ") else {
             return false;
@@ -151,11 +166,24 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_kept() {
+        let console = PASSED.replace("iolag-vm: test", "reliability\ta\tb\tc\niolag-vm: test");
+        assert_eq!(watch(&console).0.rows, ["a\tb\tc"]);
+    }
+
+    #[test]
     fn figures_are_kept() {
         let console = PASSED.replace("iolag-vm: test", "iolag-vm: figures: {}\niolag-vm: test");
         let (outcome, _) = watch(&console);
         assert_eq!(outcome.figures.as_deref(), Some("{}"));
         assert_eq!(watch(PASSED).0.figures, None);
+    }
+
+    #[test]
+    fn a_failed_test_is_named() {
+        let console = PASSED.replace("smoke ... ok", "smoke ... FAILED: no disk: nothing");
+        assert_eq!(watch(&console).0.failures, ["smoke: no disk: nothing"]);
+        assert!(watch(PASSED).0.failures.is_empty());
     }
 
     #[test]

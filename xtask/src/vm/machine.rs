@@ -26,6 +26,8 @@ pub struct Machine {
     pub disk: PathBuf,
     pub log: PathBuf,
     pub tests: Vec<String>,
+    /// Faults are tried as often as the documents say.
+    pub long: bool,
     pub accelerator: Accelerator,
 }
 
@@ -152,6 +154,9 @@ impl Machine {
             "console=ttyS0 loglevel=5 printk.time=1 panic=-1 mitigations=off".to_owned();
         if !self.tests.is_empty() {
             arguments += &format!(" iolag.tests={}", self.tests.join(","));
+        }
+        if self.long {
+            arguments += " iolag.long";
         }
         if self.accelerator == Accelerator::Tcg {
             // All its CPUs read one clock. A kernel that doubts it (6.1 on AMD with two CPUs) gives the

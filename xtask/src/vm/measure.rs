@@ -32,6 +32,7 @@ pub fn measure(cache: &Cache, built: &Built, bench: &Path) -> Result<(String, &'
         disk: disk::image(cache)?,
         log: logs().join("bench.log"),
         tests: vec!["bench".into()],
+        long: false,
         accelerator: Accelerator::Instructions,
     };
     let outcome = machine.run(LIMIT, true)?;

@@ -6,31 +6,48 @@ mod disk;
 mod initramfs;
 mod machine;
 mod measure;
+mod plan;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::panic::resume_unwind;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use clap::value_parser;
 
 use crate::build::{self, Built};
 use crate::cache::Cache;
 use crate::explain::{explained, host_cannot};
-use crate::process::run;
+use crate::results::Results;
 use crate::setup::{self, KERNELS, Kernel, Kernels};
 use crate::workspace;
 
 use console::Outcome;
 use machine::Machine;
+use plan::{Job, plan};
 
+pub use console::ROW;
 pub use measure::measure;
 
 /// A machine that runs all tests is ended after this (s): emulated, on a busy host, it takes a quarter of an hour.
 const LIMIT_S: u64 = 1800;
 
+/// Set in the environment, faults are tried as often as `docs/reliability.md` says, here as in tests on the host.
+pub const LONG: &str = "IOLAG_LONG";
+
 /// A machine that is run for its figures is ended after this: emulated, it takes about a minute.
 const FIGURES_LIMIT: Duration = Duration::from_secs(300);
+
+/// A machine in which faults are tried that often: half an hour of it is one test.
+const FAULTS_LIMIT: Duration = Duration::from_secs(3 * 3600);
+
+/// Machines at a time whose tests measure times: two emulated ones get half of each CPU.
+const ALONE: u8 = 1;
+
+/// Machines at a time that load and attach programs, at which a machine works with one CPU mostly.
+const TWO_CPUS: u8 = 2;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -43,36 +60,12 @@ pub struct Args {
     /// Ends a machine that takes longer
     #[arg(long, value_name = "SECONDS", default_value_t = LIMIT_S)]
     timeout: u64,
+    /// Machines that run at the same time; above 1, tests that measure times may fail
+    #[arg(long, value_name = "N", default_value_t = ALONE, value_parser = value_parser!(u8).range(1..))]
+    at_once: u8,
     /// Run only tests whose names contain one of these
     #[arg(last = true, value_name = "TEST")]
     tests: Vec<String>,
-}
-
-/// What the tests of all machines came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub passed: usize,
-    pub failed: usize,
-    pub skipped: usize,
-}
-
-impl std::ops::AddAssign for Counts {
-    fn add_assign(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-        self.skipped += other.skipped;
-    }
-}
-
-impl std::fmt::Display for Counts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            passed,
-            failed,
-            skipped,
-        } = self;
-        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
-    }
 }
 
 /// The command.
@@ -85,9 +78,18 @@ pub fn command(args: &Args) -> Result<()> {
     };
     setup::ensure(&cache, kernels)?;
     let built = build::build()?;
+    plan::check(&plan::list(&built.vm_tests)?, &args.tests)?;
+    let chosen = KERNELS.iter().filter(|kernel| kernels.contains(kernel));
+    let jobs = chosen.map(|kernel| Job {
+        kernel,
+        tests: args.tests.clone(),
+        log: kernel.name.to_owned(),
+    });
+    let jobs: Vec<Job> = jobs.collect();
     let limit = Duration::from_secs(args.timeout);
-    let counts = run_all(&cache, &built, kernels, &args.tests, limit)?;
-    println!("{counts}");
+    let results = run_all(&cache, &built, &jobs, limit, args.at_once)?;
+    results.show();
+    let counts = results.counts;
     if counts.failed > 0 {
         bail!(
             "failed to pass the VM tests: {} failed; see {}",
@@ -107,53 +109,55 @@ pub fn missing_kernel(cache: &Cache, kernels: Kernels) -> Option<&'static str> {
         .map(|kernel| kernel.name)
 }
 
-/// Runs all tests on the usual kernels, or those that are quick.
-pub fn run_default(cache: &Cache, built: &Built, full: bool) -> Result<Counts> {
-    let tests = if full {
-        Vec::new()
-    } else {
-        list(&built.vm_tests, &["--quick"])?
-    };
+/// Runs what `cargo xtask test` does: first, in two machines at a time, the tests that a slow machine passes too.
+pub fn run_default(cache: &Cache, built: &Built, full: bool, all_kernels: bool) -> Result<Results> {
+    let plan = plan(&plan::list(&built.vm_tests)?, full, all_kernels);
     let limit = Duration::from_secs(LIMIT_S);
-    run_all(cache, built, Kernels::Usual, &tests, limit)
-}
-
-/// Runs, on the kernels that are not usual, what tells whether all that there is works there.
-pub fn run_matrix(cache: &Cache, built: &Built) -> Result<Counts> {
-    let tests = ["smoke", "matrix", "verified"].map(str::to_owned);
-    let limit = Duration::from_secs(LIMIT_S);
-    run_all(cache, built, Kernels::Unusual, &tests, limit)
-}
-
-fn list(program: &Path, which: &[&str]) -> Result<Vec<String>> {
-    let mut command = Command::new(program);
-    let list = run(command.arg("--list").args(which), "list the VM tests")?;
-    Ok(list.lines().map(str::to_owned).collect())
+    let mut results = run_all(cache, built, &plan.side_by_side, limit, TWO_CPUS)?;
+    results += run_all(cache, built, &plan.alone, limit, ALONE)?;
+    Ok(results)
 }
 
 fn run_all(
     cache: &Cache,
     built: &Built,
-    kernels: Kernels,
-    tests: &[String],
+    jobs: &[Job],
     limit: Duration,
-) -> Result<Counts> {
-    check_tests(&built.vm_tests, tests)?;
-    let mut counts = Counts::default();
-    // One after the other: two emulated machines at a time get half a CPU each, and the tests measure times.
-    for kernel in KERNELS.iter().filter(|kernel| kernels.contains(kernel)) {
-        let start = Instant::now();
-        let machine = machine(cache, built, kernel, tests)?;
-        let outcome = machine.run(limit, true)?;
-        counts += count(kernel.name, &outcome, start.elapsed());
-    }
-    Ok(counts)
+    at_once: u8,
+) -> Result<Results> {
+    let machines = jobs
+        .iter()
+        .map(|job| machine(cache, built, job))
+        .collect::<Result<Vec<_>>>()?;
+    let (next, all) = (Mutex::new(machines.iter()), Mutex::new(Results::default()));
+    let work = || -> Result<()> {
+        loop {
+            let Some(machine) = locked(&next).next() else {
+                return Ok(());
+            };
+            let start = Instant::now();
+            let outcome = machine.run(limit, true)?;
+            *locked(&all) += results_of(&machine.name, &outcome, start.elapsed());
+        }
+    };
+    std::thread::scope(|scope| -> Result<()> {
+        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
+        // All are waited for before the first error is told.
+        let ends: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+        ends.into_iter()
+            .try_for_each(|end| end.unwrap_or_else(|panic| resume_unwind(panic)))
+    })?;
+    Ok(all.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the guest test `test` measured on the newest kernel, without showing its console.
 pub fn figures(cache: &Cache, built: &Built, test: &str) -> Result<String> {
     let kernel = newest();
-    let machine = machine(cache, built, kernel, &[test.to_owned()])?;
+    let machine = machine(cache, built, &job(kernel, test))?;
     let outcome = machine.run(FIGURES_LIMIT, false)?;
     let passed = outcome.problems.is_empty() && outcome.verdict.is_some_and(|it| it.failed == 0);
     outcome.figures.filter(|_| passed).ok_or_else(|| {
@@ -168,13 +172,33 @@ pub fn figures(cache: &Cache, built: &Built, test: &str) -> Result<String> {
     })
 }
 
+/// Tries each fault as often as `docs/reliability.md` says, on the newest kernel: what passed, and the rows.
+pub fn faults(cache: &Cache, built: &Built) -> Result<(Results, Vec<String>)> {
+    let kernel = newest();
+    let start = Instant::now();
+    let mut machine = machine(cache, built, &job(kernel, "fault"))?;
+    machine.long = true;
+    let outcome = machine.run(FAULTS_LIMIT, true)?;
+    let results = results_of(kernel.name, &outcome, start.elapsed());
+    Ok((results, outcome.rows))
+}
+
 /// The newest kernel that set-up brings unasked.
 pub fn newest() -> &'static Kernel {
     let mut usual = KERNELS.iter().filter(|kernel| kernel.usual);
     usual.next_back().expect("there is a kernel")
 }
 
-fn machine(cache: &Cache, built: &Built, kernel: &Kernel, tests: &[String]) -> Result<Machine> {
+fn job(kernel: &'static Kernel, test: &str) -> Job {
+    Job {
+        kernel,
+        tests: vec![test.to_owned()],
+        log: kernel.name.to_owned(),
+    }
+}
+
+fn machine(cache: &Cache, built: &Built, job: &Job) -> Result<Machine> {
+    let kernel = job.kernel;
     let Some(dir) = kernel.installed(cache) else {
         return Err(host_cannot(
             format!(
@@ -192,8 +216,9 @@ fn machine(cache: &Cache, built: &Built, kernel: &Kernel, tests: &[String]) -> R
         name: kernel.name.to_owned(),
         qemu: qemu(cache)?,
         disk: disk::image(cache)?,
-        log: logs().join(format!("{}.log", kernel.name)),
-        tests: tests.to_owned(),
+        log: logs().join(format!("{}.log", job.log)),
+        tests: job.tests.clone(),
+        long: std::env::var_os(LONG).is_some(),
         accelerator: accelerator::choose(cache, &vmlinuz, built)?,
         kernel: vmlinuz,
         initrd,
@@ -201,14 +226,20 @@ fn machine(cache: &Cache, built: &Built, kernel: &Kernel, tests: &[String]) -> R
 }
 
 /// Counts a machine's run. Each problem is a failure of its own: a test may pass while the kernel warns.
-fn count(kernel: &str, outcome: &Outcome, took: Duration) -> Counts {
+fn results_of(kernel: &str, outcome: &Outcome, took: Duration) -> Results {
     let mut counts = outcome.verdict.unwrap_or_default();
     for problem in &outcome.problems {
         println!("vm {kernel}: FAILED: {problem}");
         counts.failed += 1;
     }
     println!("vm {kernel}: {counts} ({:.1} s)", took.as_secs_f64());
-    counts
+    let failures = outcome.failures.iter().chain(&outcome.problems);
+    Results {
+        counts,
+        failures: failures
+            .map(|failure| format!("{kernel}: {failure}"))
+            .collect(),
+    }
 }
 
 fn check_kernels(wanted: &[String]) -> Result<()> {
@@ -218,21 +249,6 @@ fn check_kernels(wanted: &[String]) -> Result<()> {
         Some(name) => Err(explained(
             format!("failed to find kernel {name}"),
             format!("one of: {}", known.join(", ")),
-        )),
-    }
-}
-
-/// Refuses names that select nothing, which would otherwise look like a passed run.
-fn check_tests(program: &Path, wanted: &[String]) -> Result<()> {
-    let names = list(program, &[])?;
-    match wanted
-        .iter()
-        .find(|part| !names.iter().any(|name| name.contains(part.as_str())))
-    {
-        None => Ok(()),
-        Some(part) => Err(explained(
-            format!("failed to find a test named {part}"),
-            format!("there are: {}", names.join(", ")),
         )),
     }
 }

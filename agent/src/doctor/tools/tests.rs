@@ -30,6 +30,7 @@ fn agent(rules: usize) -> Agent {
             socket: "/run/s".into(),
             backend: "auto".into(),
             lease_ns: 1,
+            capabilities: Vec::new(),
         },
         rules: vec![rule; rules],
         points: Vec::new(),

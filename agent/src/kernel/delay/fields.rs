@@ -2,7 +2,12 @@
 
 use std::path::Path;
 
-use agent_common::{offsets::Offsets, probes::ABSENT, rules::UNIFIED};
+use agent_common::{
+    catalogue::{SUBMITTERS, Watched},
+    offsets::Offsets,
+    probes::ABSENT,
+    rules::UNIFIED,
+};
 
 use crate::{failure::Failure, functions, host::Facts, kernel::HostTypes};
 
@@ -28,8 +33,10 @@ const CONTROLLERS: [(&str, &str); 13] = [
 #[derive(Clone, Debug)]
 pub struct Fields {
     pub offsets: Offsets,
-    /// The block layer's tracepoints have the queue in front.
+    /// The tracepoint `block_rq_issue` has the queue in front.
     pub queue_first: bool,
+    /// What tells who submits a request, by the arguments that the tracepoints have here.
+    pub submitters: Vec<Watched>,
     /// Places of cgroup v1 controllers that this kernel has.
     controllers: Vec<(&'static str, u64)>,
     /// The hierarchy that the block layer goes by, as in `Control`.
@@ -58,6 +65,10 @@ impl Fields {
         let fields = Self {
             offsets,
             block_hierarchy: block_hierarchy(&mounts, &controllers),
+            submitters: SUBMITTERS
+                .into_iter()
+                .filter(|one| types.tracepoint_arguments(one.tracepoint) == Some(one.arguments))
+                .collect(),
             queue_first: types.tracepoint_arguments("block_rq_issue") == Some(2),
             controllers,
             preempt_count: preempt_count(&types, Path::new("/")),

@@ -98,7 +98,7 @@ impl Functions {
         };
         let address = function
             .address
-            .ok_or_else(|| refused("the kernel does not tell its address".into()))?;
+            .ok_or_else(|| refused("the kernel does not tell its address: that takes CAP_SYSLOG, and kernel.kptr_restrict below 2".into()))?;
         let link = attach(ebpf, name).map_err(|error| refused(reason(&error)))?;
         // Known before anything else can fail: what is not wanted is released then.
         let function = Attached {

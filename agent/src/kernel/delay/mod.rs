@@ -8,7 +8,12 @@ mod trial;
 
 use std::{collections::BTreeSet, path::Path};
 
-use agent_common::{bucket, catalogue::Backend, pod::Counters, rules::SLOTS};
+use agent_common::{
+    bucket,
+    catalogue::{Backend, Watched},
+    pod::Counters,
+    rules::SLOTS,
+};
 use anyhow::{Context as _, anyhow};
 use aya::{
     Btf, Ebpf, include_bytes_aligned,
@@ -21,6 +26,7 @@ use log::{Log, debug, warn};
 
 use super::{
     attach::attach,
+    btf::Vetted,
     loader::{self, Given},
     prog_info::ProgStats,
 };
@@ -144,7 +150,7 @@ impl DelayProbe {
     ///
     /// # Errors
     /// The kernel refuses; what could be attached is.
-    pub fn watch(&mut self, submitters: bool, forks: bool) -> anyhow::Result<()> {
+    pub fn watch(&mut self, submitters: &[Watched], forks: bool) -> anyhow::Result<()> {
         self.points.watch(&mut self.ebpf, submitters, forks)
     }
 
@@ -264,7 +270,7 @@ fn load_object() -> Result<Ebpf, Failure> {
     loader::load(object(), &given)
         .context("the kernel refused the object")
         .map_err(|error| Failure::new(HOST, format!("failed to load the delay probe: {error:#}"))
-            .hint("the agent needs CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN); under lockdown=confidentiality no kernel allows it"))
+            .hint("a security module (SELinux, AppArmor), seccomp or lockdown=confidentiality may refuse it, see dmesg; before Linux 5.11 it takes CAP_SYS_RESOURCE or ulimit -l unlimited"))
 }
 
 /// Which object this kernel can load: it is asked, by loading a program that calls the helper. Without an answer it is
@@ -299,13 +305,7 @@ fn watch_exit(ebpf: &mut Ebpf) -> Result<(), String> {
 }
 
 fn read_btf(path: &Path) -> Result<Btf, Failure> {
-    Btf::parse_file(path, aya::Endianness::default()).map_err(|error| {
-        Failure::new(
-            HOST,
-            format!("failed to read BTF from {}: {error}", path.display()),
-        )
-        .hint("--backend tp needs no BTF")
-    })
+    Vetted::read(path)?.aya()
 }
 
 const _: () = assert!(SLOTS * bucket::BUCKETS < u32::MAX as usize);

@@ -5,7 +5,7 @@ use std::{
     os::fd::AsFd as _,
 };
 
-use agent_common::catalogue::{Backend, Layer, Point, slot_of};
+use agent_common::catalogue::{Backend, FORKS, Layer, Point, Watched, slot_of};
 use anyhow::Context as _;
 use aya::{
     Btf, Ebpf,
@@ -24,9 +24,6 @@ use crate::{
 
 /// Programs at `sys_enter`, by their number in `Control`.
 const TWINS: [&str; 2] = ["tp_sys_enter", "tp_sys_enter_2"];
-/// What tells who submits a request, and who forks whom.
-const SUBMITTERS: [&str; 2] = ["block_getrq", "block_bio_frontmerge"];
-const FORKS: [&str; 1] = ["sched_process_fork"];
 
 /// A point with the program that serves it.
 #[derive(Debug)]
@@ -46,8 +43,8 @@ pub struct Points {
     pub entry_twin: u64,
     /// Runs that the kernel skipped of programs at `sys_enter` that are gone (count).
     entry_missed: u64,
-    submitters: bool,
-    forks: bool,
+    submitters: Vec<Watched>,
+    forks: Vec<Watched>,
 }
 
 impl Points {
@@ -204,14 +201,21 @@ impl Points {
     }
 
     /// As [`super::DelayProbe::watch`].
-    pub fn watch(&mut self, ebpf: &mut Ebpf, submitters: bool, forks: bool) -> anyhow::Result<()> {
-        switch(ebpf, &SUBMITTERS, &mut self.submitters, submitters)?;
-        switch(ebpf, &FORKS, &mut self.forks, forks)
+    pub fn watch(
+        &mut self,
+        ebpf: &mut Ebpf,
+        submitters: &[Watched],
+        forks: bool,
+    ) -> anyhow::Result<()> {
+        let forks: &[Watched] = if forks { &FORKS } else { &[] };
+        switch(ebpf, &mut self.submitters, submitters)?;
+        switch(ebpf, &mut self.forks, forks)
     }
 
     /// The tracepoints of [`Self::watch`].
-    pub fn watched() -> impl Iterator<Item = &'static str> {
-        SUBMITTERS.into_iter().chain(FORKS)
+    pub fn watched(&self) -> Vec<&'static str> {
+        let all = self.submitters.iter().chain(&self.forks);
+        all.map(|one| one.tracepoint).collect()
     }
 
     /// As [`super::DelayProbe::attach_last`].
@@ -257,27 +261,26 @@ pub fn stats(ebpf: &Ebpf, name: &str) -> anyhow::Result<ProgStats> {
     prog_stats(program.fd()?.as_fd()).context("failed to read program info")
 }
 
-/// Attaches programs at tracepoints, or detaches them.
-fn switch(ebpf: &mut Ebpf, names: &[&'static str], is: &mut bool, on: bool) -> anyhow::Result<()> {
-    if *is == on {
+/// Attaches programs at tracepoints where none of them is attached, or detaches those that are.
+fn switch(ebpf: &mut Ebpf, are: &mut Vec<Watched>, wanted: &[Watched]) -> anyhow::Result<()> {
+    if are == wanted {
         return Ok(());
     }
-    for (place, symbol) in names.iter().enumerate() {
-        let program = format!("tp_{symbol}");
-        if !on {
-            unload(ebpf, &program);
-            continue;
-        }
-        let backend = Backend::Tp;
-        if let Err(reason) = attach(ebpf, None, &program, Attempt { backend, symbol }) {
-            for attached in &names[..place] {
-                unload(ebpf, &format!("tp_{attached}"));
+    are.drain(..).for_each(|one| unload(ebpf, one.program));
+    for (place, one) in wanted.iter().enumerate() {
+        let attempt = Attempt {
+            backend: Backend::Tp,
+            symbol: one.tracepoint,
+        };
+        if let Err(reason) = attach(ebpf, None, one.program, attempt) {
+            for attached in &wanted[..place] {
+                unload(ebpf, attached.program);
             }
             return Err(anyhow::Error::msg(reason))
-                .with_context(|| format!("failed to attach at {symbol}"));
+                .with_context(|| format!("failed to attach at {}", one.tracepoint));
         }
     }
-    *is = on;
+    *are = wanted.to_vec();
     Ok(())
 }
 

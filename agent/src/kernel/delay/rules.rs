@@ -1,6 +1,11 @@
 //! The maps of the rules.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    sync::Mutex,
+};
 
 use agent_common::{
     bucket,
@@ -11,7 +16,7 @@ use agent_common::{
 use anyhow::Context as _;
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
 
@@ -30,6 +35,8 @@ pub struct RuleSample {
 
 pub struct RuleMaps {
     control: Array<MapData, Control>,
+    /// The same map, for [`Self::end_of_lease`].
+    control_fd: Option<OwnedFd>,
     rules: Array<MapData, Rule>,
     tallies: PerCpuArray<MapData, Tally>,
     tickets: Array<MapData, Tickets>,
@@ -48,8 +55,14 @@ pub struct RuleMaps {
 
 impl RuleMaps {
     pub(super) fn take(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
+        let control = take(ebpf, "CONTROL")?;
+        let control_fd = match &control {
+            Map::Array(data) => data.fd().as_fd().try_clone_to_owned().ok(),
+            _ => None,
+        };
         Ok(Self {
-            control: Array::try_from(take(ebpf, "CONTROL")?).context("map CONTROL")?,
+            control: Array::try_from(control).context("map CONTROL")?,
+            control_fd,
             rules: Array::try_from(take(ebpf, "RULES")?).context("map RULES")?,
             tallies: PerCpuArray::try_from(take(ebpf, "TALLIES")?).context("map TALLIES")?,
             tickets: Array::try_from(take(ebpf, "TICKETS")?).context("map TICKETS")?,
@@ -73,6 +86,29 @@ impl RuleMaps {
         self.control
             .set(0, control, 0)
             .context("failed to write the rules to the kernel")
+    }
+
+    /// What ends the lease at once, by any thread: nobody is delayed until it is renewed.
+    ///
+    /// # Errors
+    /// The kernel refuses another descriptor of the map.
+    pub fn end_of_lease(&self) -> anyhow::Result<impl Fn() + Send + Sync + use<>> {
+        let fd = self
+            .control_fd
+            .as_ref()
+            .context("map CONTROL is no array")?;
+        let data = MapData::from_fd(fd.try_clone()?).context("map CONTROL")?;
+        let control = Mutex::new(Array::<_, Control>::try_from(Map::Array(data))?);
+        Ok(move || {
+            // Who holds it is ending the lease.
+            if let Ok(mut map) = control.try_lock()
+                && let Ok(mut control) = map.get(&0, 0)
+            {
+                control.lease_until_ns = 0;
+                // If the kernel refuses, the lease runs out.
+                let _refused = map.set(0, control, 0);
+            }
+        })
     }
 
     /// Tells the programs where the kernel's fields are.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use agent_common::catalogue::Watched;
 use aya::{Btf, Ebpf};
 
 use super::{functions::Functions, load_object, points::Points, read_btf, watch_exit};
@@ -67,14 +68,15 @@ impl DelayTrial {
         watch_exit(&mut self.ebpf)
     }
 
-    /// Whether filters can know who submits requests and who forks whom; returns where they are told.
+    /// Whether filters can know who submits requests, by `submitters`, and who forks whom; returns where they are told.
     ///
     /// # Errors
     /// They cannot.
-    pub fn watch(&mut self) -> anyhow::Result<Vec<&'static str>> {
+    pub fn watch(&mut self, submitters: &[Watched]) -> anyhow::Result<Vec<&'static str>> {
         let Self { ebpf, points, .. } = self;
-        let watched = points.watch(ebpf, true, true);
-        points.watch(ebpf, false, false)?;
-        watched.map(|()| Points::watched().collect())
+        let tried = points.watch(ebpf, submitters, true);
+        let watched = points.watched();
+        points.watch(ebpf, &[], false)?;
+        tried.map(|()| watched)
     }
 }

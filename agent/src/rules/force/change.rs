@@ -5,7 +5,7 @@
 //! changes nothing, and one behind it leaves litter, which is tidied away before the place is another rule's.
 
 use agent_common::{
-    catalogue::slot,
+    catalogue::{SUBMITTERS_TOLD, Watched, slot},
     rules::{Control, SLOTS, Set},
 };
 
@@ -108,6 +108,9 @@ impl InForce {
         if fields.queue_first && requests != 0 {
             return refused("this kernel's block_rq_issue has other arguments (before Linux 5.11)");
         }
+        if fields.submitters.len() < SUBMITTERS_TOLD && new.control.owned != 0 {
+            return refused("this kernel does not tell who submits a request");
+        }
         Ok(())
     }
 
@@ -136,7 +139,7 @@ impl InForce {
         probe.rules.widen(&new.wanted)?;
         let old = &self.compiled.control;
         probe.watch(
-            (old.owned | new.control.owned) != 0,
+            self.submitters(old.owned | new.control.owned),
             (old.children | new.control.children) != 0,
         )?;
         if added(&self.table, table).any(|(_, placed)| !placed.subjects.cgroups.is_empty()) {
@@ -145,6 +148,14 @@ impl InForce {
             wait_for_programs();
         }
         Ok(())
+    }
+
+    /// What tells who submits requests, if any of these rules asks for it.
+    fn submitters(&self, rules: Set) -> &[Watched] {
+        match &self.fields {
+            Some(fields) if rules != 0 => &fields.submitters,
+            _ => &[],
+        }
     }
 
     /// Takes away what only rules needed that are gone, or never came.
@@ -156,7 +167,10 @@ impl InForce {
             .rules
             .maybe(&maybe_wanted(&self.table), new.control.children == 0)?;
         probe.rules.forget_processes(!places(self.rules()))?;
-        probe.watch(new.control.owned != 0, new.control.children != 0)?;
+        probe.watch(
+            self.submitters(new.control.owned),
+            new.control.children != 0,
+        )?;
         self.littered = false;
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! Both profiles hold for a disk that has nothing else to do, one request at a time. With more of them waits on one CPU
 //! queue up behind each other, and the fast disk is slower than the slow one would be.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, time::Duration};
 
 use agent_common::{pod::MAX_DELAY_NS, probes::block};
 
@@ -57,11 +57,18 @@ pub struct Args {
     command: Vec<OsString>,
 }
 
-/// The rule that is asked for, and how near it will come.
+/// What the flags name.
+pub struct Asked {
+    from: Profile,
+    to: Profile,
+    time: Option<Duration>,
+}
+
+/// The profiles, which can be delays, and for how long.
 ///
 /// # Errors
-/// A profile is refused; the disk that is wanted is faster than the one that is there; an unknown operation; no time.
-pub fn spec(args: &Args) -> Result<(Spec, Fit), Failure> {
+/// A profile is refused; an unknown operation; no time.
+pub fn read(args: &Args) -> Result<Asked, Failure> {
     let known = find_probe(block::NAME)?.ops;
     if let Some(op) = args.op.iter().find(|op| !known.contains(&op.as_str())) {
         return Err(unknown("op", op, known));
@@ -72,7 +79,16 @@ pub fn spec(args: &Args) -> Result<(Spec, Fit), Failure> {
     let to = Profile::load("--to", &args.to)?;
     from.check("--from", MAX_DELAY_NS)?;
     to.check("--to", MAX_DELAY_NS)?;
-    let fit = fit(&from, &to, MAX_DELAY_NS)?;
+    Ok(Asked { from, to, time })
+}
+
+/// The rule that is asked for, and how near it will come.
+///
+/// # Errors
+/// The disk that is wanted is faster than the one that is there.
+fn spec(args: &Args, asked: &Asked) -> Result<(Spec, Fit), Failure> {
+    let Asked { from, to, time } = asked;
+    let fit = fit(from, to, MAX_DELAY_NS)?;
     let delay = Delay::Drawn {
         asked: format!("{} like {}", from.name, to.name),
         quantiles: fit.quantiles.clone(),
@@ -90,16 +106,17 @@ pub fn spec(args: &Args) -> Result<(Spec, Fit), Failure> {
     Ok((spec, fit))
 }
 
-/// Computes the rule, tells how near it will come and hands it to `send`, with the command that is to be run under it,
-/// which may be empty. Returns the exit code.
+/// Computes the rule of what [`read`] gave, tells how near it will come and hands it to `send`, with the command that is
+/// to be run under it, which may be empty. Returns the exit code.
 ///
 /// # Errors
-/// As [`spec`]; `send` failed.
+/// The disk that is wanted is faster than the one that is there; `send` failed.
 pub fn run(
     args: &Args,
+    asked: Asked,
     send: impl FnOnce(Spec, &[OsString]) -> Result<u8, Failure>,
 ) -> Result<u8, Failure> {
-    let (spec, fit) = spec(args)?;
+    let (spec, fit) = spec(args, &asked)?;
     let Distance { p50, p90, p99, .. } = fit.predicted;
     eprintln!("predicted, one request at a time: {}", fit.predicted);
     if [p50, p90, p99].iter().any(|off| off.abs() > FAR) {

@@ -148,7 +148,8 @@ fn args(more: &[&str]) -> Args {
 
 #[test]
 fn it_is_a_rule_at_the_block_layer_for_that_disk() {
-    let (rule, fit) = spec(&args(&["--op", "read,write", "--for", "30s", "--", "true"])).unwrap();
+    let args = args(&["--op", "read,write", "--for", "30s", "--", "true"]);
+    let (rule, fit) = spec(&args, &read(&args).unwrap()).unwrap();
     assert_eq!(
         (rule.name.as_str(), rule.points.as_slice()),
         ("imitate", &["block.issue".to_owned()][..])
@@ -168,7 +169,7 @@ fn it_is_a_rule_at_the_block_layer_for_that_disk() {
 
 #[test]
 fn what_cannot_be_asked_is_refused_with_the_flag() {
-    let told = |more: &[&str]| spec(&args(more)).unwrap_err().to_string();
+    let told = |more: &[&str]| read(&args(more)).err().unwrap().to_string();
     assert!(told(&["--op", "reed"]).contains("did you mean read?"));
     assert!(told(&["--for", "30"]).starts_with("--for 30: "));
     assert!(told(&["--for", "soon"]).starts_with("--for soon: "));
@@ -177,7 +178,8 @@ fn what_cannot_be_asked_is_refused_with_the_flag() {
 #[test]
 fn what_is_sent_is_the_rule_and_the_command() {
     let mut sent = None;
-    run(&args(&["--", "fio", "--help"]), |rule, command| {
+    let args = args(&["--", "fio", "--help"]);
+    run(&args, read(&args).unwrap(), |rule, command| {
         sent = Some((rule.name, command.to_vec()));
         Ok(0)
     })

@@ -1,9 +1,9 @@
 use agent_common::{bucket, probes::Unit, quantiles::KNOTS};
+use iolag_tests::mutated::mutated;
 
 use super::*;
 use crate::{
     kernel::Counts,
-    mutated::mutated,
     rules::{curve::kolmogorov, distribution::tests::draws},
 };
 

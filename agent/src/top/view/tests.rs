@@ -69,6 +69,7 @@ fn status(factor: u64) -> Status {
             socket: "/run/iolag.sock".into(),
             backend: "auto".into(),
             lease_ns: 1,
+            capabilities: Vec::new(),
         },
         rules: vec![Rule {
             name: "set-blk".into(),

@@ -30,6 +30,7 @@ const PIECES: [&[u8]; 20] = [
 ];
 
 /// The changed input of that number.
+#[must_use]
 pub fn mutated(seeds: &[&[u8]], number: u64) -> Vec<u8> {
     let mut drawn = 0;
     let mut below = |bound: usize| {
@@ -62,6 +63,41 @@ pub fn mutated(seeds: &[&[u8]], number: u64) -> Vec<u8> {
                 }
             }
         }
+    }
+    bytes
+}
+
+/// As [`mutated`], for what is made of words of 4 bytes: some become others, and few come or go.
+#[must_use]
+pub fn mutated_words(seeds: &[&[u8]], number: u64) -> Vec<u8> {
+    let mut drawn = 0;
+    let mut below = |bound: usize| {
+        drawn += 1;
+        (random(!number, drawn) % bound.max(1) as u64) as usize
+    };
+    let mut bytes = seeds[below(seeds.len())].to_vec();
+    for _ in 0..=below(CHANGES as usize) {
+        let place = below(bytes.len() / 4) * 4;
+        let other = below(bytes.len() / 4) * 4;
+        let Some(word) = bytes.get(place..place + 4) else {
+            break;
+        };
+        let word = u32::from_ne_bytes([word[0], word[1], word[2], word[3]]);
+        let word = match below(8) {
+            0 => below(40) as u32,
+            1 => word.wrapping_add(1),
+            2 => word.wrapping_sub(1),
+            3 => [u32::MAX, 1 << 31, 0xffff, 0xff_ffff][below(4)],
+            4 => word ^ 1 << below(32),
+            // The kind of a type, or the length of its list.
+            5 => word & 0xff_ffff | (below(20) as u32) << 24,
+            6 => word & 0xffff_0000 | below(8) as u32,
+            _ => {
+                bytes.copy_within(other..other + 4, place);
+                continue;
+            }
+        };
+        bytes[place..place + 4].copy_from_slice(&word.to_ne_bytes());
     }
     bytes
 }
