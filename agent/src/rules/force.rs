@@ -9,7 +9,7 @@ mod outcome;
 use std::{collections::VecDeque, time::Duration};
 
 use agent_common::{
-    catalogue::{POINTS, slot},
+    catalogue::{POINTS, Point, slot},
     rules::RULES,
 };
 
@@ -200,14 +200,16 @@ fn attach(
     facts: &Facts,
     mut meanwhile: impl FnMut(&mut RuleMaps),
 ) -> Result<Vec<u32>, Failure> {
-    let mut slots = Vec::new();
-    for (place, point) in POINTS.iter().enumerate() {
-        if asked.spec.points.iter().any(|name| name == point.name) {
-            probe.want_point(plan::plan_point(point, choice, facts))?;
-            meanwhile(&mut probe.rules);
-            slots.push(place as u32);
-        }
-    }
+    let asked_for = |point: &Point| asked.spec.points.iter().any(|name| name == point.name);
+    let points = POINTS
+        .iter()
+        .zip(0_u32..)
+        .filter(|(point, _)| asked_for(point));
+    let plans = points
+        .clone()
+        .map(|(point, _)| plan::plan_point(point, choice, facts));
+    probe.want_points(plans.collect(), &mut meanwhile)?;
+    let mut slots: Vec<u32> = points.map(|(_, slot)| slot).collect();
     if !asked.functions.is_empty() {
         slots.extend(probe.want_functions(&asked.functions, meanwhile)?);
     }

@@ -323,7 +323,7 @@ pub fn anchors_6_and_11_tasks_that_are_gone_leave_nothing(place: &Place<'_>) -> 
     }
     // What loading took is given back in the background.
     let end = Instant::now() + Duration::from_secs(10);
-    while resident()? > 20 << 10 {
+    while resident()? > 10 << 10 {
         ensure!(Instant::now() < end, "the agent keeps what loading took");
         thread::sleep(Duration::from_millis(100));
     }

@@ -6,7 +6,10 @@ mod points;
 mod rules;
 mod trial;
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use agent_common::{
     bucket,
@@ -27,6 +30,7 @@ use log::{Log, debug, warn};
 use super::{
     attach::attach,
     btf::Vetted,
+    host_types::free_aside,
     loader::{self, Given},
     prog_info::ProgStats,
 };
@@ -63,7 +67,8 @@ pub struct Sample {
 /// Owns programs, links and maps: dropping it detaches and frees everything.
 pub struct DelayProbe {
     ebpf: Ebpf,
-    btf: Option<Btf>,
+    /// Where the kernel's types are, which `fentry` takes.
+    btf: Option<PathBuf>,
     choice: Choice,
     pub rules: RuleMaps,
     counters: PerCpuArray<MapData, Counters>,
@@ -84,14 +89,7 @@ impl DelayProbe {
         facts: &Facts,
     ) -> Result<(Self, Option<KernelLog>), Failure> {
         loader::prepare();
-        let btf = match facts.btf.as_deref().map(read_btf).transpose() {
-            Ok(btf) => btf,
-            Err(failure) if choice == Some(Backend::Fentry) => return Err(failure),
-            Err(failure) => {
-                warn!("fentry is not tried: {failure}");
-                None
-            }
-        };
+        let btf = types_for_fentry(facts.btf.as_deref(), choice)?;
         let mut ebpf = load_object()?;
         // Taken before the programs are loaded, so that its map stays open for them.
         let log = KernelLog::init(&mut ebpf)
@@ -104,6 +102,7 @@ impl DelayProbe {
         for plan in plans {
             points.attach(&mut ebpf, btf.as_ref(), plan, choice)?;
         }
+        free_aside(btf);
         let probe = Self {
             rules: RuleMaps::take(&mut ebpf)?,
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)
@@ -111,7 +110,7 @@ impl DelayProbe {
             errors: PerCpuArray::try_from(take(&mut ebpf, "ERRORS")?).context("map ERRORS")?,
             functions: Functions::take(&mut ebpf)?,
             ebpf,
-            btf,
+            btf: facts.btf.clone(),
             choice,
             points,
         };
@@ -129,16 +128,32 @@ impl DelayProbe {
         self.points.entry_twin
     }
 
-    /// Attaches a point that a rule wants, if it is not attached yet.
+    /// Attaches the points that a rule wants, of these those that are not attached yet. `meanwhile` is called behind each.
     ///
     /// # Errors
-    /// It has no attempt left.
-    pub fn want_point(&mut self, plan: PointPlan) -> Result<(), Failure> {
-        if self.points.has(plan.point) {
-            return Ok(());
+    /// One has no attempt left.
+    pub fn want_points(
+        &mut self,
+        plans: Vec<PointPlan>,
+        mut meanwhile: impl FnMut(&mut RuleMaps),
+    ) -> Result<(), Failure> {
+        let new = |plan: &PointPlan| !self.points.has(plan.point);
+        let plans: Vec<PointPlan> = plans.into_iter().filter(new).collect();
+        let by_fentry = |attempt: &Attempt| attempt.backend == Backend::Fentry;
+        // Read again each time, some 100 ms: an agent that kept them would be twice as large.
+        let btf = if plans.iter().any(|plan| plan.attempts.iter().any(by_fentry)) {
+            types_for_fentry(self.btf.as_deref(), self.choice)?
+        } else {
+            None
+        };
+        meanwhile(&mut self.rules);
+        for plan in plans {
+            self.points
+                .attach(&mut self.ebpf, btf.as_ref(), plan, self.choice)?;
+            meanwhile(&mut self.rules);
         }
-        self.points
-            .attach(&mut self.ebpf, self.btf.as_ref(), plan, self.choice)
+        free_aside(btf);
+        Ok(())
     }
 
     /// Detaches points that were attached for rules, but for those whose slot is still wanted.
@@ -302,6 +317,17 @@ fn watch_exit(ebpf: &mut Ebpf) -> Result<(), String> {
         symbol: "sched_process_exit",
     };
     attach(ebpf, None, "tp_sched_process_exit", attempt)
+}
+
+/// None where there are none, or where they cannot be read and `fentry` need not be.
+fn types_for_fentry(path: Option<&Path>, choice: Choice) -> Result<Option<Btf>, Failure> {
+    match path.map(read_btf).transpose() {
+        Err(failure) if choice != Some(Backend::Fentry) => {
+            warn!("fentry is not tried: {failure}");
+            Ok(None)
+        }
+        read => read,
+    }
 }
 
 fn read_btf(path: &Path) -> Result<Btf, Failure> {
