@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use iolag_tests::{programs, timing::reads};
+use iolag_tests::{agent::Agent, held::Held, programs, timing::reads};
 use serde_json::Value;
 
 use crate::place::Place;
@@ -174,4 +174,29 @@ fn an_agent_that_is_stopped_while_it_loads_leaves_nothing() {
     connection.send(LOAD_VFS);
     place.stop();
     programs::wait_gone(programs::loaded, &before, Duration::from_secs(5)).unwrap();
+}
+
+/// What it reads of the kernel to load programs, by far the most that it ever has, is given back: at its start, and when a
+/// rule wants a point that was not attached.
+#[test]
+fn an_agent_with_all_probes_is_small_once_they_are_loaded() {
+    let Some(place) = Place::new() else { return };
+    let agent = Agent::start(&place.program, &["--probes", "all"]).unwrap();
+    let small = |what: &str| {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let held = Held::by(agent.pid()).unwrap();
+            // 20 MB.
+            if held.memory < 20_000_000 >> 10 {
+                return println!("{what}: {} KiB, at most {}", held.memory, held.peak);
+            }
+            assert!(Instant::now() < end, "{what}: {held:?}");
+            thread::sleep(Duration::from_millis(100));
+        }
+    };
+    small("all probes");
+    Held::forget_peak(agent.pid()).unwrap();
+    let rule = ["inject", "vfs.opened", "--delay", "1us", "--comm", "nobody"];
+    agent.call(&rule).unwrap();
+    small("and a point more");
 }
