@@ -55,7 +55,7 @@ pub fn faults() -> Result<(Results, Vec<String>)> {
     let (mut results, mut rows) = (Results::default(), Vec::new());
     for target in TARGETS {
         let result = run(target, LINES)?;
-        results += fault(&result).map_or_else(Results::passed, Results::failed);
+        results += fault(&result).map_or_else(Results::passed, |fault| Results::failed(&fault));
         let of = |field| number(&result, field);
         rows.push(format!(
             "changed input: {target}\t\t{} inputs: {} refused, {} accepted, {} panics, memory {} to {} KiB",

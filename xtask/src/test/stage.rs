@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::results::Results;
+use crate::results::{Failure, Results};
 
 /// What the stages so far came to.
 #[derive(Default)]
@@ -32,15 +32,12 @@ impl Stages {
     /// A stage of many tests.
     pub fn count(&mut self, name: &str, stage: impl FnOnce() -> Result<Results>) {
         let start = begin(name);
-        let mut results = stage().unwrap_or_else(|error| {
+        let results = stage().unwrap_or_else(|error| {
             eprintln!("error: failed to pass {name}: {error:#}");
-            Results::failed(format!("{error:#}"))
+            Results::failed(&format!("{error:#}"))
         });
-        for failure in &mut results.failures {
-            failure.insert_str(0, &format!("{name}: "));
-        }
         let counts = results.counts;
-        self.results += results;
+        self.results += results.at(name);
         self.end(name, &counts.to_string(), start.elapsed());
     }
 
@@ -172,7 +169,7 @@ impl Tally<'_> {
         for name in failed {
             let panic = panics.iter().find(|(thread, _)| *thread == name);
             let why = panic.map_or("it printed no panic", |(_, why)| why);
-            self.results.failures.push(format!("{name}: {why}"));
+            self.results.failures.push(Failure::of(&name, why));
         }
     }
 
@@ -227,14 +224,17 @@ mod tests {
             test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
         assert_eq!(
             results(captured).failures,
-            ["a::b: assertion failed: 1 > 2"]
+            [Failure::of("a::b", "assertion failed: 1 > 2")]
         );
         let shown = "test a::c ... thread 'a::c' panicked at src/a.rs:1:2:\nno disk\nFAILED\n\n\
             failures:\n\nfailures:\n    a::c\n    a::d\n\n\
             test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
         assert_eq!(
             results(shown).failures,
-            ["a::c: no disk", "a::d: it printed no panic"]
+            [
+                Failure::of("a::c", "no disk"),
+                Failure::of("a::d", "it printed no panic")
+            ]
         );
     }
 

@@ -1,6 +1,6 @@
 //! Reads a machine's console: the verdict of the tests, and signs that the kernel is in trouble.
 
-use crate::results::Counts;
+use crate::results::{Counts, Failure};
 
 /// The machine is of no more use after these.
 const FATAL: &[&str] = &[
@@ -35,7 +35,7 @@ pub struct Outcome {
     /// What a test measured, for the host to read.
     pub figures: Option<String>,
     /// The tests that failed, and why.
-    pub failures: Vec<String>,
+    pub failures: Vec<Failure>,
     /// What faults came to.
     pub rows: Vec<String>,
     pub problems: Vec<String>,
@@ -77,7 +77,7 @@ impl Watcher {
         }
         if let Some((test, why)) = message.split_once(" ... FAILED: ") {
             let name = test.strip_prefix("test ").unwrap_or(test);
-            self.outcome.failures.push(format!("{name}: {why}"));
+            self.outcome.failures.push(Failure::of(name, why));
         }
         let Some(verdict) = message.strip_prefix("verdict: ") else {
             return false;
@@ -182,7 +182,10 @@ mod tests {
     #[test]
     fn a_failed_test_is_named() {
         let console = PASSED.replace("smoke ... ok", "smoke ... FAILED: no disk: nothing");
-        assert_eq!(watch(&console).0.failures, ["smoke: no disk: nothing"]);
+        assert_eq!(
+            watch(&console).0.failures,
+            [Failure::of("smoke", "no disk: nothing")]
+        );
         assert!(watch(PASSED).0.failures.is_empty());
     }
 

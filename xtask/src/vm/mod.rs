@@ -20,7 +20,7 @@ use clap::value_parser;
 use crate::build::{self, Built};
 use crate::cache::Cache;
 use crate::explain::{explained, host_cannot};
-use crate::results::Results;
+use crate::results::{Failure, Results};
 use crate::setup::{self, KERNELS, Kernel, Kernels};
 use crate::workspace;
 
@@ -115,7 +115,24 @@ pub fn run_default(cache: &Cache, built: &Built, full: bool, all_kernels: bool) 
     let limit = Duration::from_secs(LIMIT_S);
     let mut results = run_all(cache, built, &plan.side_by_side, limit, TWO_CPUS)?;
     results += run_all(cache, built, &plan.alone, limit, ALONE)?;
-    Ok(results)
+    Ok(results
+        .with_second_try(|first, _| run_all(cache, built, &again(&first.failures), limit, ALONE)))
+}
+
+/// Machines for tests that failed, each on its kernel.
+fn again(failures: &[Failure]) -> Vec<Job> {
+    let failed_on = |kernel: &Kernel| -> Vec<String> {
+        let here = failures
+            .iter()
+            .filter(|failure| failure.places == [kernel.name]);
+        here.map(|failure| failure.test.clone()).collect()
+    };
+    let jobs = KERNELS.iter().map(|kernel| Job {
+        kernel,
+        tests: failed_on(kernel),
+        log: format!("{}-again", kernel.name),
+    });
+    jobs.filter(|job| !job.tests.is_empty()).collect()
 }
 
 fn run_all(
@@ -233,13 +250,16 @@ fn results_of(kernel: &str, outcome: &Outcome, took: Duration) -> Results {
         counts.failed += 1;
     }
     println!("vm {kernel}: {counts} ({:.1} s)", took.as_secs_f64());
-    let failures = outcome.failures.iter().chain(&outcome.problems);
+    let problems = outcome
+        .problems
+        .iter()
+        .map(|problem| Failure::of("", problem));
     Results {
         counts,
-        failures: failures
-            .map(|failure| format!("{kernel}: {failure}"))
-            .collect(),
+        failures: outcome.failures.iter().cloned().chain(problems).collect(),
+        second_tries: Vec::new(),
     }
+    .at(kernel)
 }
 
 fn check_kernels(wanted: &[String]) -> Result<()> {
