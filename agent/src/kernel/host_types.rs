@@ -86,7 +86,12 @@ impl HostTypes {
 
     /// Frees them in a thread of its own: it takes some 30 ms.
     pub fn free(self) {
-        free_aside(Some(self));
+        let free = move || {
+            drop(self);
+            give_back_memory();
+        };
+        // Without a thread the closure is dropped, and they with it.
+        let _no_thread = thread::Builder::new().spawn(free);
     }
 }
 
@@ -105,17 +110,10 @@ impl ReadingTypes {
     }
 }
 
-/// Frees what is large in a thread of its own, and gives its memory back, which the allocator would keep for an agent that
-/// needs it no more.
-pub(super) fn free_aside(large: Option<impl Send + 'static>) {
-    let Some(large) = large else { return };
-    let free = move || {
-        drop(large);
-        // SAFETY: no preconditions.
-        unsafe { libc::malloc_trim(0) };
-    };
-    // Without a thread the closure is dropped, and what is large with it.
-    let _no_thread = thread::Builder::new().spawn(free);
+/// The allocator would keep what reading types took for an agent that needs it no more.
+pub(super) fn give_back_memory() {
+    // SAFETY: no preconditions.
+    unsafe { libc::malloc_trim(0) };
 }
 
 fn bytes(facts: &Facts) -> Result<Vec<u8>, Failure> {

@@ -9,6 +9,7 @@ use iolag_tests::{
     outcome::{Outcome, Waits},
     place::Place as Somebody,
     reader::{go_first, reading_as},
+    timing::spins,
 };
 use serde_json::{Value, json};
 use statrs::distribution::{ContinuousCDF, LogNormal, Normal, Pareto};
@@ -61,7 +62,7 @@ fn drawn(table: &[u64], seed: u64) -> Vec<u64> {
 ///
 /// The kernel's draws are known to the ns: they are numbered, and by their sum they are those of the seed. What it then
 /// waited is compared too, but not by its 99.9th percentile, as the machine's timer alone ends one in a thousand of these
-/// waits late by some us.
+/// waits late by some us; and where the machine disturbs more spins of that length, by as much less closely.
 fn assert_drawn(agent: &Agent, flags: &[&str], share: &dyn Fn(f64) -> f64, p999: f64) {
     const SEED: u64 = 7;
     let flags = &[flags, &["--seed", "7"]].concat()[..];
@@ -74,7 +75,9 @@ fn assert_drawn(agent: &Agent, flags: &[&str], share: &dyn Fn(f64) -> f64, p999:
     );
     assert!(distance <= 0.01 && off.abs() <= 0.05, "{flags:?}");
     let close = (0..TRIES).any(|_| {
+        let late_before = late_spins();
         let outcome = after_reads(agent, "iolag-draws", flags, DRAWS);
+        let late = late_spins().max(late_before);
         assert_eq!(outcome.count("hits"), DRAWS as u64, "{}", outcome.0);
         assert_eq!(outcome.count("asked_ns"), sum, "{}", outcome.0);
         let waits = outcome.achieved().unwrap();
@@ -83,14 +86,30 @@ fn assert_drawn(agent: &Agent, flags: &[&str], share: &dyn Fn(f64) -> f64, p999:
         let off = waits.quantile(0.999) / p999 - 1.0;
         let asked = outcome.0["asked"]["p99.9"].as_f64().unwrap() / p999 - 1.0;
         println!(
-            "{flags:?}: waited: Kolmogorov {distance:.4}, p99.9 {:+.1} %; as told {:+.2} %",
+            "{flags:?}: waited: Kolmogorov {distance:.4}, p99.9 {:+.1} %; as told {:+.2} %; {late:.4} of plain spins are late",
             off * 100.0,
             asked * 100.0
         );
         assert!(asked.abs() < 0.005, "{}", outcome.0["asked"]);
-        distance <= 0.01
+        distance <= 0.01 + late
     });
     assert!(close, "{flags:?}: never within the bounds");
+}
+
+/// The share of plain spins, as long as the mean of what is drawn, that this machine ends late by more than 1 us: waits
+/// are moved by no less, whoever waits. Their distance from a distribution grows by at most that share.
+fn late_spins() -> f64 {
+    const SPINS: usize = 10_000;
+    let spinning = std::thread::spawn(|| {
+        go_first().unwrap();
+        spins(Duration::from_nanos(MEAN as u64), SPINS, Duration::ZERO)
+    });
+    let late = spinning
+        .join()
+        .unwrap()
+        .into_iter()
+        .filter(|ns| *ns > 1_000);
+    late.count() as f64 / SPINS as f64
 }
 
 /// Kolmogorov's distance of values from a distribution, and by what part their 99.9th percentile is off.

@@ -7,7 +7,7 @@ const MOST: usize = 0xf_ffff;
 /// Most bytes of names, each counted as often as it is used: they are copied. Kernels have some 10 MiB.
 const NAMES: usize = 64 << 20;
 /// Bytes of `struct btf_type`.
-const HEAD: usize = 12;
+pub const HEAD: usize = 12;
 /// Bits of `info` that have a meaning; as `BTF_INFO_MASK` (`kernel/bpf/btf.c`).
 const MEANT: u32 = 0x9f00_ffff;
 
@@ -102,6 +102,12 @@ impl<'a> Entries<'a> {
         let start = self.starts[id as usize - 1] as usize;
         // It could be read before.
         Entry::at(&self.types[start..]).unwrap_or(Entry::NONE)
+    }
+
+    /// Where in the strings the name of that type is.
+    pub fn name(&self, id: u32) -> u32 {
+        let start = self.starts[id as usize - 1] as usize;
+        word(&self.types[start..], 0)
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod entries;
 mod exercise;
+mod functions;
 mod nesting;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use log::debug;
 use crate::failure::{Failure, HOST};
 use entries::Entries;
 pub use exercise::exercise;
+pub use functions::FunctionIds;
 
 /// The largest BTF that is read (bytes); kernels have some 5 MiB.
 const LARGEST: usize = 32 << 20;

@@ -3,9 +3,10 @@
 use std::{fs, path::Path, time::Instant};
 
 use agent_common::quantiles::random;
+use aya_obj::btf::BtfKind;
 use iolag_tests::btf::{hostile, sound};
 
-use super::{Vetted, bytes};
+use super::{FunctionIds, Vetted, bytes};
 use crate::{failure::HOST, kernel::types::KernelTypes};
 
 const RUNNING: &str = "/sys/kernel/btf/vmlinux";
@@ -44,6 +45,33 @@ fn a_file_that_is_no_btf_is_told_in_one_line() {
     );
     let endless = Vetted::read(Path::new("/dev/zero")).unwrap_err();
     assert!(endless.message.ends_with("larger than 32 MiB"), "{endless}");
+}
+
+/// aya finds the same ids in what is made of them as in all of the kernel's BTF.
+#[test]
+fn functions_keep_their_ids() {
+    if fs::metadata(RUNNING).is_err() {
+        println!("skipped: this kernel has no BTF");
+        return;
+    }
+    let vetted = Vetted::read(Path::new(RUNNING)).unwrap();
+    let wanted = [
+        "vfs_read",
+        "vfs_write",
+        "blk_mq_start_request",
+        "no_function",
+    ];
+    let functions = FunctionIds::find(&vetted, wanted).unwrap();
+    let (all, few) = (vetted.aya().unwrap(), functions.btf().unwrap());
+    let id = |btf: &aya::Btf, name| btf.id_by_type_name_kind(name, BtfKind::Func).ok();
+    for name in &wanted[..3] {
+        assert!(id(&all, name).is_some_and(|id| id > 0), "{name}");
+        assert_eq!(id(&all, name), id(&few, name), "{name}");
+    }
+    assert_eq!(id(&few, "no_function"), None);
+    assert_eq!(id(&few, "vfs_open"), None);
+    let none = FunctionIds::find(&vetted, []).unwrap().btf().unwrap();
+    assert_eq!(id(&none, "vfs_read"), None);
 }
 
 /// Where a kernel has BTF: it is taken, and the same with some bytes changed is taken or refused, and then read. What is

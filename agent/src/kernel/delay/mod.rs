@@ -6,20 +6,17 @@ mod points;
 mod rules;
 mod trial;
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::Path};
 
 use agent_common::{
     bucket,
-    catalogue::{Backend, Watched},
+    catalogue::{Backend, POINTS, Point, Watched},
     pod::Counters,
     rules::SLOTS,
 };
 use anyhow::{Context as _, anyhow};
 use aya::{
-    Btf, Ebpf, include_bytes_aligned,
+    Ebpf, include_bytes_aligned,
     maps::{MapData, PerCpuArray},
     programs::ProgramType,
     sys::{BpfHelper, is_helper_supported},
@@ -29,8 +26,8 @@ use log::{Log, debug, warn};
 
 use super::{
     attach::attach,
-    btf::Vetted,
-    host_types::free_aside,
+    btf::{FunctionIds, Vetted},
+    host_types::give_back_memory,
     loader::{self, Given},
     prog_info::ProgStats,
 };
@@ -67,8 +64,8 @@ pub struct Sample {
 /// Owns programs, links and maps: dropping it detaches and frees everything.
 pub struct DelayProbe {
     ebpf: Ebpf,
-    /// Where the kernel's types are, which `fentry` takes.
-    btf: Option<PathBuf>,
+    /// What `fentry` takes; none where it is not to be had.
+    fentry: Option<FunctionIds>,
     choice: Choice,
     pub rules: RuleMaps,
     counters: PerCpuArray<MapData, Counters>,
@@ -89,7 +86,15 @@ impl DelayProbe {
         facts: &Facts,
     ) -> Result<(Self, Option<KernelLog>), Failure> {
         loader::prepare();
-        let btf = types_for_fentry(facts.btf.as_deref(), choice)?;
+        let fentry = match facts.btf.as_deref().map(functions_of).transpose() {
+            Ok(functions) => functions,
+            Err(failure) if choice == Some(Backend::Fentry) => return Err(failure),
+            Err(failure) => {
+                warn!("fentry is not tried: {failure}");
+                None
+            }
+        };
+        let btf = fentry.as_ref().map(FunctionIds::btf).transpose()?;
         let mut ebpf = load_object()?;
         // Taken before the programs are loaded, so that its map stays open for them.
         let log = KernelLog::init(&mut ebpf)
@@ -102,7 +107,8 @@ impl DelayProbe {
         for plan in plans {
             points.attach(&mut ebpf, btf.as_ref(), plan, choice)?;
         }
-        free_aside(btf);
+        drop(btf);
+        give_back_memory();
         let probe = Self {
             rules: RuleMaps::take(&mut ebpf)?,
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)
@@ -110,7 +116,7 @@ impl DelayProbe {
             errors: PerCpuArray::try_from(take(&mut ebpf, "ERRORS")?).context("map ERRORS")?,
             functions: Functions::take(&mut ebpf)?,
             ebpf,
-            btf: facts.btf.clone(),
+            fentry,
             choice,
             points,
         };
@@ -139,20 +145,18 @@ impl DelayProbe {
     ) -> Result<(), Failure> {
         let new = |plan: &PointPlan| !self.points.has(plan.point);
         let plans: Vec<PointPlan> = plans.into_iter().filter(new).collect();
-        let by_fentry = |attempt: &Attempt| attempt.backend == Backend::Fentry;
-        // Read again each time, some 100 ms: an agent that kept them would be twice as large.
-        let btf = if plans.iter().any(|plan| plan.attempts.iter().any(by_fentry)) {
-            types_for_fentry(self.btf.as_deref(), self.choice)?
-        } else {
-            None
+        let by_fentry = |plan: &PointPlan| {
+            let mut attempts = plan.attempts.iter();
+            attempts.any(|attempt| attempt.backend == Backend::Fentry)
         };
-        meanwhile(&mut self.rules);
+        let fentry = self.fentry.as_ref();
+        let fentry = fentry.filter(|_| plans.iter().any(by_fentry));
+        let btf = fentry.map(FunctionIds::btf).transpose()?;
         for plan in plans {
             self.points
                 .attach(&mut self.ebpf, btf.as_ref(), plan, self.choice)?;
             meanwhile(&mut self.rules);
         }
-        free_aside(btf);
         Ok(())
     }
 
@@ -319,19 +323,13 @@ fn watch_exit(ebpf: &mut Ebpf) -> Result<(), String> {
     attach(ebpf, None, "tp_sched_process_exit", attempt)
 }
 
-/// None where there are none, or where they cannot be read and `fentry` need not be.
-fn types_for_fentry(path: Option<&Path>, choice: Choice) -> Result<Option<Btf>, Failure> {
-    match path.map(read_btf).transpose() {
-        Err(failure) if choice != Some(Backend::Fentry) => {
-            warn!("fentry is not tried: {failure}");
-            Ok(None)
-        }
-        read => read,
-    }
-}
-
-fn read_btf(path: &Path) -> Result<Btf, Failure> {
-    Vetted::read(path)?.aya()
+/// All functions that a point can be at by `fentry`.
+fn functions_of(btf: &Path) -> Result<FunctionIds, Failure> {
+    let further = |point: &'static Point| point.further.iter().flat_map(|one| one.functions);
+    let functions = POINTS
+        .iter()
+        .flat_map(|point| point.functions.iter().chain(further(point)));
+    FunctionIds::find(&Vetted::read(btf)?, functions.copied())
 }
 
 const _: () = assert!(SLOTS * bucket::BUCKETS < u32::MAX as usize);

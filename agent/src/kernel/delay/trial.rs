@@ -5,7 +5,7 @@ use std::path::Path;
 use agent_common::catalogue::Watched;
 use aya::{Btf, Ebpf};
 
-use super::{functions::Functions, load_object, points::Points, read_btf, watch_exit};
+use super::{functions::Functions, functions_of, load_object, points::Points, watch_exit};
 use crate::{
     failure::Failure,
     functions,
@@ -29,7 +29,8 @@ impl DelayTrial {
     /// The kernel refuses it.
     pub fn load(facts: &Facts) -> Result<Self, Failure> {
         let btf = facts.btf.as_deref();
-        let btf = read_btf(btf.unwrap_or(Path::new("/sys/kernel/btf/vmlinux")));
+        let btf = functions_of(btf.unwrap_or(Path::new("/sys/kernel/btf/vmlinux")))
+            .and_then(|functions| functions.btf());
         let mut ebpf = load_object()?;
         Ok(Self {
             functions: Functions::take(&mut ebpf)?,
