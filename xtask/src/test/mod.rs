@@ -4,6 +4,7 @@ mod stage;
 
 use std::ffi::OsStr;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
@@ -34,6 +35,9 @@ pub struct Args {
     /// Also what loads, attaches and is met on every kernel that is known
     #[arg(long, conflicts_with = "no_vm")]
     all_kernels: bool,
+    /// Skip kernels of --all-kernels that are not begun so long after the start
+    #[arg(long, value_name = "MINUTES", requires = "all_kernels")]
+    within: Option<u64>,
 }
 
 impl Args {
@@ -51,6 +55,8 @@ impl Args {
 
 /// The command. A stage that fails does not keep the later ones from running.
 pub fn command(args: &Args) -> Result<()> {
+    let within = args.within.map(|minutes| Duration::from_secs(minutes * 60));
+    let deadline = within.map(|within| Instant::now() + within);
     let mut stages = Stages::default();
     let cache = Cache::locate()?;
     let kernels = Kernels::all_if(args.all_kernels);
@@ -78,7 +84,7 @@ pub fn command(args: &Args) -> Result<()> {
         Some(reason) => stages.skip("VM tests", &reason),
         None => {
             stages.count("VM tests", || {
-                vm::run_default(&cache, &built, args.full, args.all_kernels)
+                vm::run_default(&cache, &built, args.full, args.all_kernels, deadline)
             });
             if !args.full {
                 stages.skip(
@@ -232,6 +238,7 @@ mod tests {
             require_vm,
             full: false,
             all_kernels: false,
+            within: None,
         };
         let skip = args(false, false).vm_skip(Some("6.1")).unwrap();
         assert!(skip.starts_with("no kernel 6.1: "), "{skip}");

@@ -87,7 +87,7 @@ pub fn command(args: &Args) -> Result<()> {
     });
     let jobs: Vec<Job> = jobs.collect();
     let limit = Duration::from_secs(args.timeout);
-    let results = run_all(&cache, &built, &jobs, limit, args.at_once)?;
+    let results = run_all(&cache, &built, &jobs, limit, args.at_once, None)?;
     results.show();
     let counts = results.counts;
     if counts.failed > 0 {
@@ -109,14 +109,23 @@ pub fn missing_kernel(cache: &Cache, kernels: Kernels) -> Option<&'static str> {
         .map(|kernel| kernel.name)
 }
 
-/// Runs what `cargo xtask test` does: first, in two machines at a time, the tests that a slow machine passes too.
-pub fn run_default(cache: &Cache, built: &Built, full: bool, all_kernels: bool) -> Result<Results> {
+/// Runs what `cargo xtask test` does: first, in two machines at a time, the tests that a slow machine passes too. Kernels
+/// that are not usual come last, and those that are not begun by `deadline` are skipped.
+pub fn run_default(
+    cache: &Cache,
+    built: &Built,
+    full: bool,
+    all_kernels: bool,
+    deadline: Option<Instant>,
+) -> Result<Results> {
     let plan = plan(&plan::list(&built.vm_tests)?, full, all_kernels);
     let limit = Duration::from_secs(LIMIT_S);
-    let mut results = run_all(cache, built, &plan.side_by_side, limit, TWO_CPUS)?;
-    results += run_all(cache, built, &plan.alone, limit, ALONE)?;
-    Ok(results
-        .with_second_try(|first, _| run_all(cache, built, &again(&first.failures), limit, ALONE)))
+    let mut results = run_all(cache, built, &plan.side_by_side, limit, TWO_CPUS, None)?;
+    results += run_all(cache, built, &plan.alone, limit, ALONE, None)?;
+    results += run_all(cache, built, &plan.unusual, limit, TWO_CPUS, deadline)?;
+    Ok(results.with_second_try(|first, _| {
+        run_all(cache, built, &again(&first.failures), limit, ALONE, None)
+    }))
 }
 
 /// Machines for tests that failed, each on its kernel.
@@ -141,6 +150,7 @@ fn run_all(
     jobs: &[Job],
     limit: Duration,
     at_once: u8,
+    deadline: Option<Instant>,
 ) -> Result<Results> {
     let machines = jobs
         .iter()
@@ -153,6 +163,14 @@ fn run_all(
                 return Ok(());
             };
             let start = Instant::now();
+            if deadline.is_some_and(|deadline| start > deadline) {
+                println!(
+                    "vm {}: skipped: the time that --within gives is over",
+                    machine.name
+                );
+                locked(&all).counts.skipped += machine.tests.len();
+                continue;
+            }
             let outcome = machine.run(limit, true)?;
             *locked(&all) += results_of(&machine.name, &outcome, start.elapsed());
         }

@@ -38,11 +38,12 @@ pub struct Job {
     pub log: String,
 }
 
-/// What runs on two machines at a time, and then what runs alone.
+/// What runs on two machines at a time, then what runs alone, and then, on two again, the kernels that are not usual.
 #[derive(Default)]
 pub struct Plan {
     pub side_by_side: Vec<Job>,
     pub alone: Vec<Job>,
+    pub unusual: Vec<Job>,
 }
 
 /// All tests that the program has.
@@ -85,31 +86,30 @@ pub fn check(tests: &[Test], wanted: &[String]) -> Result<()> {
 /// interest on the others.
 pub fn plan(tests: &[Test], full: bool, all_kernels: bool) -> Plan {
     let mut plan = Plan::default();
-    // The usual first: their machines take longest.
-    for usual in [true, false] {
-        for kernel in KERNELS.iter().filter(|kernel| kernel.usual == usual) {
-            let runs = |test: &&Test| match (usual, test.level.as_str()) {
-                (false, _) => all_kernels && EVERYWHERE.contains(&test.name.as_str()),
-                (true, "quick") => true,
-                (true, "thorough") => full,
-                (true, _) => full && kernel.name == newest().name,
-            };
-            let (timed, untimed): (Vec<&Test>, _) = tests
-                .iter()
-                .filter(runs)
-                .partition(|test| usual && test.timed);
-            let parts = [
-                (&mut plan.alone, timed, "-alone"),
-                (&mut plan.side_by_side, untimed, ""),
-            ];
-            for (jobs, tests, end) in parts {
-                if !tests.is_empty() {
-                    jobs.push(Job {
-                        kernel,
-                        tests: tests.iter().map(|test| test.name.clone()).collect(),
-                        log: format!("{}{end}", kernel.name),
-                    });
-                }
+    for kernel in KERNELS {
+        let usual = kernel.usual;
+        let runs = |test: &&Test| match (usual, test.level.as_str()) {
+            (false, _) => all_kernels && EVERYWHERE.contains(&test.name.as_str()),
+            (true, "quick") => true,
+            (true, "thorough") => full,
+            (true, _) => full && kernel.name == newest().name,
+        };
+        let (timed, untimed): (Vec<&Test>, _) = tests
+            .iter()
+            .filter(runs)
+            .partition(|test| usual && test.timed);
+        let together = if usual {
+            &mut plan.side_by_side
+        } else {
+            &mut plan.unusual
+        };
+        for (jobs, tests, end) in [(together, untimed, ""), (&mut plan.alone, timed, "-alone")] {
+            if !tests.is_empty() {
+                jobs.push(Job {
+                    kernel,
+                    tests: tests.iter().map(|test| test.name.clone()).collect(),
+                    log: format!("{}{end}", kernel.name),
+                });
             }
         }
     }
@@ -136,6 +136,7 @@ mod tests {
         let plan = plan(&tests(), false, false);
         assert_eq!(names(&plan.side_by_side), ["6.1: smoke", "6.12: smoke"]);
         assert_eq!(names(&plan.alone), ["6.1: delay", "6.12: delay"]);
+        assert!(plan.unusual.is_empty());
     }
 
     #[test]
@@ -145,8 +146,8 @@ mod tests {
             names(&plan.alone),
             ["6.1: delay stop", "6.12: delay stop demo"]
         );
-        assert_eq!(plan.side_by_side.len(), KERNELS.len());
-        assert!(plan.side_by_side.iter().all(|job| job.tests == ["smoke"]));
+        assert_eq!(plan.side_by_side.len() + plan.unusual.len(), KERNELS.len());
+        assert!(plan.unusual.iter().all(|job| job.tests == ["smoke"]));
     }
 
     #[test]
