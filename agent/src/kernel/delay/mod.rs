@@ -157,6 +157,10 @@ impl DelayProbe {
                 .attach(&mut self.ebpf, btf.as_ref(), plan, self.choice)?;
             meanwhile(&mut self.rules);
         }
+        if btf.is_some() {
+            drop(btf);
+            give_back_memory();
+        }
         Ok(())
     }
 
