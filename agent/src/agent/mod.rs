@@ -50,7 +50,7 @@ pub fn run(
     let prompt_end = PromptEnd::attach();
     let mut claim = Claim::new(socket)?;
     // Threads that load probes take some 70 MB for a moment. Each of them with an arena of its own, the allocator keeps parts
-    // of all: an agent that had loaded 200 probes had 52 MiB, and with one arena 25 MiB as at its start.
+    // of all: an agent that had loaded 200 probes had twice what it had at its start, and with one arena has the same.
     // SAFETY: no preconditions.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     // Before there are threads, which have the privileges of who starts them.
