@@ -55,7 +55,11 @@ fn share_build() {
     // With this file cargo marks the directory that it builds in (bford.info/cachedir).
     let is_target = |dir: &&Path| dir.join("CACHEDIR.TAG").is_file();
     let places = out.as_deref().into_iter().flat_map(Path::ancestors);
-    if let Some(target) = places.filter(is_target).last() {
+    // That of a target triple, if there is one, is in that of all.
+    let targets = places
+        .skip_while(|dir| !is_target(dir))
+        .take_while(is_target);
+    if let Some(target) = targets.last() {
         // SAFETY: a build script's only thread.
         unsafe { env::set_var("CARGO_BUILD_BUILD_DIR", target.join("ebpf")) };
     }

@@ -74,6 +74,8 @@ pub struct Results {
     pub failures: Vec<Failure>,
     /// Tests that passed when they were tried again: how they failed the first time.
     pub second_tries: Vec<Failure>,
+    /// What was left out of what was asked for, and why.
+    pub left_out: Vec<Failure>,
 }
 
 impl Results {
@@ -96,20 +98,37 @@ impl Results {
         Self {
             counts,
             failures: vec![Failure::of("", why)],
-            second_tries: Vec::new(),
+            ..Self::default()
+        }
+    }
+
+    /// Of so many tests none was run.
+    pub fn left_out(tests: usize, why: &str) -> Self {
+        let counts = Counts {
+            skipped: tests,
+            ..Counts::default()
+        };
+        Self {
+            counts,
+            left_out: vec![Failure::of("", why)],
+            ..Self::default()
         }
     }
 
     /// Says where all of them were.
     pub fn at(mut self, place: &str) -> Self {
-        for failure in self.failures.iter_mut().chain(&mut self.second_tries) {
+        let named = self.failures.iter_mut().chain(&mut self.second_tries);
+        for failure in named.chain(&mut self.left_out) {
             failure.places.insert(0, place.to_owned());
         }
         self
     }
 
-    /// Prints a line for each test that failed, now or first, and the counts.
+    /// Prints a line for each test that failed, now or first, and for what was left out, and the counts.
     pub fn show(&self) {
+        for left_out in &self.left_out {
+            println!("skipped: {left_out}");
+        }
         for failure in &self.second_tries {
             println!("passed at the second try: {failure}");
         }
@@ -131,8 +150,8 @@ impl Results {
 
     /// What they come to once `second` has tried those again that failed, if they are few.
     ///
-    /// Machines that others use too are late now and then. What fails by itself fails twice, and what only passes at
-    /// the second try is named at the end of a run.
+    /// Machines that others use too are late now and then. What fails by itself fails twice, but not what fails because of a
+    /// test before it, as the second try is without that: so what only then passes is named at the end of a run.
     pub fn with_second_try(self, second: impl FnOnce(&Self, &[String]) -> Result<Self>) -> Self {
         let again = self.again();
         if again.is_empty() {
@@ -182,6 +201,7 @@ impl AddAssign for Results {
         self.counts += other.counts;
         self.failures.extend(other.failures);
         self.second_tries.extend(other.second_tries);
+        self.left_out.extend(other.left_out);
     }
 }
 
@@ -200,7 +220,7 @@ mod tests {
                 .iter()
                 .map(|name| Failure::of(name, "late"))
                 .collect(),
-            second_tries: Vec::new(),
+            ..Results::default()
         }
     }
 

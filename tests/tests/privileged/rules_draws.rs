@@ -19,6 +19,8 @@ use crate::place::Place;
 const DRAWS: usize = 100_000;
 /// Runs of what a busy machine may disturb.
 const TRIES: usize = 5;
+/// The share of waits that a busy machine may disturb.
+const MOST_LATE: f64 = 0.02;
 /// Mean (ns): so long that some tens of ns beside it are nothing.
 const MEAN: f64 = 50_000.0;
 const MEAN_TEXT: &str = "50us";
@@ -91,7 +93,7 @@ fn assert_drawn(agent: &Agent, flags: &[&str], share: &dyn Fn(f64) -> f64, p999:
             asked * 100.0
         );
         assert!(asked.abs() < 0.005, "{}", outcome.0["asked"]);
-        distance <= 0.01 + late
+        distance <= 0.01 + late.min(MOST_LATE)
     });
     assert!(close, "{flags:?}: never within the bounds");
 }

@@ -35,8 +35,8 @@ pub struct Args {
     /// Also what loads, attaches and is met on every kernel that is known
     #[arg(long, conflicts_with = "no_vm")]
     all_kernels: bool,
-    /// Skip kernels of --all-kernels that are not begun so long after the start
-    #[arg(long, value_name = "MINUTES", requires = "all_kernels")]
+    /// Skip what --full and --all-kernels add where it is not begun so long after the start
+    #[arg(long, value_name = "MINUTES")]
     within: Option<u64>,
 }
 

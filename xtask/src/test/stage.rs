@@ -105,6 +105,7 @@ pub fn capture_lines(
         tally.line(&line);
         each(&line);
     }
+    tally.end_program();
     let status = child.wait().context("failed to wait for cargo")?;
     if !status.success() && tally.results.counts.failed == 0 {
         // It did not compile, or a test process died before it could count.
@@ -117,6 +118,8 @@ pub fn capture_lines(
 #[derive(Default)]
 struct Tally<'a> {
     other_stage: Option<&'a str>,
+    /// The program whose result is to come.
+    open: Option<String>,
     /// The program at hand is counted in another stage.
     elsewhere: bool,
     /// Skips of the program at hand, whose result follows.
@@ -134,9 +137,13 @@ struct Tally<'a> {
 impl Tally<'_> {
     fn line(&mut self, line: &str) {
         self.failure(line);
-        if let Some(program) = line.trim_start().strip_prefix("Running ") {
+        let program = line.trim_start().strip_prefix("Running ");
+        if let Some(program) = program.filter(|program| program.contains("/deps/")) {
+            self.end_program();
+            self.open = Some(program.to_owned());
             self.elsewhere = self.other_stage.is_some_and(|name| program.contains(name));
         } else if line.trim_start().starts_with("Doc-tests ") {
+            self.end_program();
             self.elsewhere = false;
         } else if let Some(result) = line.strip_prefix("test result: ") {
             self.result(result);
@@ -148,7 +155,15 @@ impl Tally<'_> {
         }
     }
 
+    /// A program that died has no result, and tests of which nobody knows.
+    fn end_program(&mut self) {
+        if let Some(program) = self.open.take() {
+            self.results += Results::failed(&format!("{program} ended without a result"));
+        }
+    }
+
     fn result(&mut self, result: &str) {
+        self.open = None;
         let number = |word: &str| {
             let part = result
                 .split([';', '.'])
@@ -209,6 +224,7 @@ mod tests {
             ..Tally::default()
         };
         output.lines().for_each(|line| tally.line(line));
+        tally.end_program();
         tally.results
     }
 
@@ -265,6 +281,24 @@ mod tests {
                 skipped: 1
             }
         );
+    }
+
+    #[test]
+    fn a_program_that_dies_is_a_failure_that_is_not_tried_again() {
+        let output = "     Running tests/one.rs (target/debug/deps/one-1)\n\
+            test a ... \n\
+                 Running tests/two.rs (target/debug/deps/two-1)\n\
+            failures:\n    b\n\n\
+            test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
+        let results = results(output);
+        assert_eq!(results.counts.failed, 2);
+        let first = results.failures[0].to_string();
+        assert_eq!(
+            first,
+            "tests/one.rs (target/debug/deps/one-1) ended without a result"
+        );
+        let again = results.with_second_try(|_, names| panic!("{names:?} are tried again"));
+        assert_eq!(again.counts.failed, 2);
     }
 
     #[test]

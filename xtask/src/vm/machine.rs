@@ -92,14 +92,8 @@ impl Machine {
         let mut qemu = Command::new(&self.qemu);
         match self.accelerator {
             Accelerator::Kvm => qemu.args(["-accel", "kvm", "-cpu", "host"]),
-            // Page tables of five levels, and guards at each of the kernel's looks at a program's memory, make emulation
-            // slower and nothing else.
-            Accelerator::Tcg => qemu.args([
-                "-accel",
-                "tcg,thread=multi",
-                "-cpu",
-                "max,la57=off,smap=off,smep=off,umip=off",
-            ]),
+            // Without la57: page tables of five levels make emulation slower and nothing else.
+            Accelerator::Tcg => qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]),
             // The clock jumps while the CPU idles, instead of waiting.
             Accelerator::Instructions => qemu.args([
                 "-accel",
@@ -156,10 +150,8 @@ impl Machine {
     fn kernel_arguments(&self) -> String {
         // loglevel=5 shows warnings and worse, which the watcher looks for; more would slow the boot down.
         // panic=-1 reboots at once, which -no-reboot turns into the end of QEMU.
-        // init_on_alloc=0: to clear each page that is allocated is slow where it is emulated.
         let mut arguments =
-            "console=ttyS0 loglevel=5 printk.time=1 panic=-1 mitigations=off init_on_alloc=0"
-                .to_owned();
+            "console=ttyS0 loglevel=5 printk.time=1 panic=-1 mitigations=off".to_owned();
         if !self.tests.is_empty() {
             arguments += &format!(" iolag.tests={}", self.tests.join(","));
         }
@@ -168,8 +160,9 @@ impl Machine {
         }
         if self.accelerator == Accelerator::Tcg {
             // All its CPUs read one clock. A kernel that doubts it (6.1 on AMD with two CPUs) gives the
-            // scheduler one that jumps from tick to tick instead.
-            arguments += " tsc=reliable";
+            // scheduler one that jumps from tick to tick instead. And to clear each page that is allocated is
+            // slow where it is emulated.
+            arguments += " tsc=reliable init_on_alloc=0";
         }
         arguments
     }

@@ -43,6 +43,9 @@ const FIGURES_LIMIT: Duration = Duration::from_secs(300);
 /// A machine in which faults are tried that often: half an hour of it is one test.
 const FAULTS_LIMIT: Duration = Duration::from_secs(3 * 3600);
 
+/// Why kernels were left out that the deadline came before.
+const LATE: &str = "not begun within the time that --within gives";
+
 /// Machines at a time whose tests measure times: two emulated ones get half of each CPU.
 const ALONE: u8 = 1;
 
@@ -109,8 +112,8 @@ pub fn missing_kernel(cache: &Cache, kernels: Kernels) -> Option<&'static str> {
         .map(|kernel| kernel.name)
 }
 
-/// Runs what `cargo xtask test` does: first, in two machines at a time, the tests that a slow machine passes too. Kernels
-/// that are not usual come last, and those that are not begun by `deadline` are skipped.
+/// Runs what `cargo xtask test` does. Of kernels that are not usual, and of tests that take long, those that are not begun by
+/// `deadline` are left out.
 pub fn run_default(
     cache: &Cache,
     built: &Built,
@@ -118,11 +121,13 @@ pub fn run_default(
     all_kernels: bool,
     deadline: Option<Instant>,
 ) -> Result<Results> {
-    let plan = plan(&plan::list(&built.vm_tests)?, full, all_kernels);
     let limit = Duration::from_secs(LIMIT_S);
-    let mut results = run_all(cache, built, &plan.side_by_side, limit, TWO_CPUS, None)?;
-    results += run_all(cache, built, &plan.alone, limit, ALONE, None)?;
-    results += run_all(cache, built, &plan.unusual, limit, TWO_CPUS, deadline)?;
+    let mut results = Results::default();
+    for phase in plan(&plan::list(&built.vm_tests)?, full, all_kernels) {
+        let at_once = if phase.side_by_side { TWO_CPUS } else { ALONE };
+        let deadline = deadline.filter(|_| phase.by_deadline);
+        results += run_all(cache, built, &phase.jobs, limit, at_once, deadline)?;
+    }
     Ok(results.with_second_try(|first, _| {
         run_all(cache, built, &again(&first.failures), limit, ALONE, None)
     }))
@@ -164,11 +169,9 @@ fn run_all(
             };
             let start = Instant::now();
             if deadline.is_some_and(|deadline| start > deadline) {
-                println!(
-                    "vm {}: skipped: the time that --within gives is over",
-                    machine.name
-                );
-                locked(&all).counts.skipped += machine.tests.len();
+                let why = format!("{LATE}: {}", machine.tests.join(" "));
+                let left_out = Results::left_out(machine.tests.len(), &why).at(&machine.name);
+                *locked(&all) += left_out;
                 continue;
             }
             let outcome = machine.run(limit, true)?;
@@ -275,7 +278,7 @@ fn results_of(kernel: &str, outcome: &Outcome, took: Duration) -> Results {
     Results {
         counts,
         failures: outcome.failures.iter().cloned().chain(problems).collect(),
-        second_tries: Vec::new(),
+        ..Results::default()
     }
     .at(kernel)
 }

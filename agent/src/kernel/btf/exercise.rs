@@ -4,7 +4,7 @@ use agent_common::{offsets::Offsets, probes::PROBES};
 use aya::{Btf, Endianness};
 use aya_obj::btf::BtfKind;
 
-use super::Vetted;
+use super::{FunctionIds, Vetted};
 use crate::kernel::types::KernelTypes;
 
 /// Functions and tracepoints that programs are attached to, by their kind.
@@ -27,6 +27,15 @@ pub fn exercise(bytes: &[u8]) -> bool {
     };
     for (name, kind) in ATTACHED {
         let _missing = aya.id_by_type_name_kind(name, kind);
+    }
+    let functions = FunctionIds::find(&btf, ["vfs_read", "vfs_write"]).and_then(|ids| ids.btf());
+    let functions = functions.expect("functions of BTF that is vetted");
+    for name in ["vfs_read", "vfs_write"] {
+        // aya gives up at a function before it whose name is no text.
+        if let Ok(id) = aya.id_by_type_name_kind(name, BtfKind::Func) {
+            let few = functions.id_by_type_name_kind(name, BtfKind::Func);
+            assert_eq!(few.ok(), Some(id), "{name}");
+        }
     }
     let Ok(types) = KernelTypes::parse(&btf) else {
         return false;

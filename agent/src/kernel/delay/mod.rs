@@ -86,7 +86,9 @@ impl DelayProbe {
         facts: &Facts,
     ) -> Result<(Self, Option<KernelLog>), Failure> {
         loader::prepare();
-        let fentry = match facts.btf.as_deref().map(functions_of).transpose() {
+        let btf = facts.btf.as_deref();
+        let btf = btf.filter(|_| matches!(choice, None | Some(Backend::Fentry)));
+        let fentry = match btf.map(functions_of).transpose() {
             Ok(functions) => functions,
             Err(failure) if choice == Some(Backend::Fentry) => return Err(failure),
             Err(failure) => {
@@ -152,16 +154,19 @@ impl DelayProbe {
         let fentry = self.fentry.as_ref();
         let fentry = fentry.filter(|_| plans.iter().any(by_fentry));
         let btf = fentry.map(FunctionIds::btf).transpose()?;
-        for plan in plans {
-            self.points
-                .attach(&mut self.ebpf, btf.as_ref(), plan, self.choice)?;
+        meanwhile(&mut self.rules);
+        let attached = plans.into_iter().try_for_each(|plan| {
+            let attached = self
+                .points
+                .attach(&mut self.ebpf, btf.as_ref(), plan, self.choice);
             meanwhile(&mut self.rules);
-        }
+            attached
+        });
         if btf.is_some() {
             drop(btf);
             give_back_memory();
         }
-        Ok(())
+        attached
     }
 
     /// Detaches points that were attached for rules, but for those whose slot is still wanted.
