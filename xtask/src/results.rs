@@ -152,13 +152,13 @@ impl Results {
     ///
     /// Machines that others use too are late now and then. What fails by itself fails twice, but not what fails because of a
     /// test before it, as the second try is without that: so what only then passes is named at the end of a run.
-    pub fn with_second_try(self, second: impl FnOnce(&Self, &[String]) -> Result<Self>) -> Self {
+    pub fn with_second_try(self, second: impl FnOnce(&[Failure]) -> Result<Self>) -> Self {
         let again = self.again();
         if again.is_empty() {
             return self;
         }
         println!("a second try of: {}", again.join(", "));
-        match second(&self, &again) {
+        match second(&self.failures) {
             Ok(second) => self.after(&second),
             Err(error) => {
                 eprintln!("error: failed to try them again: {error:#}");

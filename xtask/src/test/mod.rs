@@ -183,10 +183,10 @@ fn host_tests(cache: &Cache, built: &Built) -> Result<Results> {
 fn privileged_tests(cache: &Cache, built: &Built) -> Result<Results> {
     let packages = ["--package", "iolag-tests", "--package", "xtask"];
     let results = capture(&mut privileged(cache, built, &packages, &[]), None)?;
-    Ok(results.with_second_try(|_, again| {
+    Ok(results.with_second_try(|failures| {
         let names = ["--exact"]
             .into_iter()
-            .chain(again.iter().map(String::as_str));
+            .chain(failures.iter().map(|failure| failure.test.as_str()));
         let names: Vec<&str> = names.collect();
         capture(&mut privileged(cache, built, &packages, &names), None)
     }))

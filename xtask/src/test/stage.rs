@@ -297,7 +297,7 @@ mod tests {
             first,
             "tests/one.rs (target/debug/deps/one-1) ended without a result"
         );
-        let again = results.with_second_try(|_, names| panic!("{names:?} are tried again"));
+        let again = results.with_second_try(|failures| panic!("{failures:?} are tried again"));
         assert_eq!(again.counts.failed, 2);
     }
 

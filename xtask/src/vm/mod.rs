@@ -128,9 +128,8 @@ pub fn run_default(
         let deadline = deadline.filter(|_| phase.by_deadline);
         results += run_all(cache, built, &phase.jobs, limit, at_once, deadline)?;
     }
-    Ok(results.with_second_try(|first, _| {
-        run_all(cache, built, &again(&first.failures), limit, ALONE, None)
-    }))
+    Ok(results
+        .with_second_try(|failures| run_all(cache, built, &again(failures), limit, ALONE, None)))
 }
 
 /// Machines for tests that failed, each on its kernel.

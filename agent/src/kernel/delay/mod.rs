@@ -136,7 +136,8 @@ impl DelayProbe {
         self.points.entry_twin
     }
 
-    /// Attaches the points that a rule wants, of these those that are not attached yet. `meanwhile` is called behind each.
+    /// Attaches the points that a rule wants, of these those that are not attached yet. `meanwhile` is called before the
+    /// first and behind each.
     ///
     /// # Errors
     /// One has no attempt left.
