@@ -9,7 +9,7 @@ use iolag_tests::{
     outcome::{Outcome, Waits},
     place::Place as Somebody,
     reader::{go_first, reading_as},
-    timing::spins,
+    timing::{late, spins},
 };
 use serde_json::{Value, json};
 use statrs::distribution::{ContinuousCDF, LogNormal, Normal, Pareto};
@@ -79,7 +79,7 @@ fn assert_drawn(agent: &Agent, flags: &[&str], share: &dyn Fn(f64) -> f64, p999:
     let close = (0..TRIES).any(|_| {
         let late_before = late_spins();
         let outcome = after_reads(agent, "iolag-draws", flags, DRAWS);
-        let late = late_spins().max(late_before);
+        let disturbed = late_spins().max(late_before);
         assert_eq!(outcome.count("hits"), DRAWS as u64, "{}", outcome.0);
         assert_eq!(outcome.count("asked_ns"), sum, "{}", outcome.0);
         let waits = outcome.achieved().unwrap();
@@ -88,12 +88,12 @@ fn assert_drawn(agent: &Agent, flags: &[&str], share: &dyn Fn(f64) -> f64, p999:
         let off = waits.quantile(0.999) / p999 - 1.0;
         let asked = outcome.0["asked"]["p99.9"].as_f64().unwrap() / p999 - 1.0;
         println!(
-            "{flags:?}: waited: Kolmogorov {distance:.4}, p99.9 {:+.1} %; as told {:+.2} %; {late:.4} of plain spins are late",
+            "{flags:?}: waited: Kolmogorov {distance:.4}, p99.9 {:+.1} %; as told {:+.2} %; {disturbed:.4} of plain spins are late",
             off * 100.0,
             asked * 100.0
         );
         assert!(asked.abs() < 0.005, "{}", outcome.0["asked"]);
-        distance <= 0.01 + late.min(MOST_LATE)
+        distance <= 0.01 + disturbed.min(MOST_LATE)
     });
     assert!(close, "{flags:?}: never within the bounds");
 }
@@ -106,12 +106,7 @@ fn late_spins() -> f64 {
         go_first().unwrap();
         spins(Duration::from_nanos(MEAN as u64), SPINS, Duration::ZERO)
     });
-    let late = spinning
-        .join()
-        .unwrap()
-        .into_iter()
-        .filter(|ns| *ns > 1_000);
-    late.count() as f64 / SPINS as f64
+    late(&spinning.join().unwrap(), Duration::from_micros(1))
 }
 
 /// Kolmogorov's distance of values from a distribution, and by what part their 99.9th percentile is off.

@@ -7,6 +7,7 @@ use iolag_tests::{
     agent::Agent,
     reader::reading_as,
     refusal::assert_refused,
+    timing::spins,
 };
 use serde_json::Value;
 
@@ -32,31 +33,84 @@ fn verified(agent: &Agent, args: &[&str]) -> (Value, Option<i32>) {
     (document["rules"].clone(), output.status.code())
 }
 
+/// A machine that stops a CPU for some ms in the middle of a wait makes it longer, as it does any: then `verify` is right
+/// to find the mean off, and for nothing else.
+const TRIES: usize = 8;
+
+/// `run` until the rule that it names is verified, with what `verify` said of that one. Each try has to end by one of the
+/// two: verified, or only longer by its mean.
+fn verified_in_a_few(
+    agent: &Agent,
+    length: Duration,
+    run: impl Fn(usize) -> String,
+) -> Option<(String, Value)> {
+    for number in 0..TRIES {
+        let name = run(number);
+        let (rules, code) = verified(agent, &[&name]);
+        let rule = rules[0].clone();
+        let error = rule["error"].as_f64().unwrap();
+        let over = mean_overshoot(length);
+        println!(
+            "{name}: the mean off by {:.2} %, of plain spins by {:.2} %",
+            error * 100.0,
+            over * 100.0
+        );
+        assert!(error >= 0.0, "{rule}");
+        if code == Some(0) {
+            assert_eq!(rule["ok"], true, "{rule}");
+            assert!(error < 0.05, "{rule}");
+            return Some((name, rule));
+        }
+        let reasons = rule["reasons"].as_array().unwrap();
+        let mean_only = reasons.iter().all(|reason| {
+            let reason = reason.as_str().unwrap();
+            reason.starts_with("the mean is off by ")
+        });
+        assert!(mean_only && error > 0.05 && code == Some(1), "{rule}");
+        assert_eq!(rule["ok"], false, "{rule}");
+    }
+    let over = mean_overshoot(length);
+    assert!(
+        over > 0.025,
+        "never verified, and plain spins are {over:.4} too long only"
+    );
+    println!("skipped: this machine makes plain spins too long, by {over:.4} of their length");
+    None
+}
+
+/// By what part of their length plain spins are too long, by their mean.
+fn mean_overshoot(length: Duration) -> f64 {
+    const SPINS: usize = 1_000;
+    let over: u64 = spins(length, SPINS, Duration::ZERO).iter().sum();
+    over as f64 / SPINS as f64 / length.as_nanos() as f64
+}
+
 #[test]
 fn a_rule_that_did_what_was_asked_is_verified() {
     let Some(place) = Place::new() else { return };
     let agent = Agent::start(&place.program, &[]).unwrap();
     let nothing = agent.output(&["verify"]).unwrap();
     assert_refused(&nothing, 1, &["no rule is or was in force"]);
-    inject(&agent, "slow", &["--delay", "200us"]);
-    let (rules, code) = verified(&agent, &["slow"]);
-    assert_eq!(code, Some(1), "nothing is proved without a hit: {rules}");
-    reading_as("iolag-verify", |reader| reader.times(500)).unwrap();
-    let (rules, code) = verified(&agent, &[]);
-    assert_eq!(code, Some(0), "{rules}");
-    assert_eq!(
-        (&rules[0]["ok"], &rules[0]["hits"]),
-        (&true.into(), &500.into())
-    );
-    let error = rules[0]["error_ns"].as_f64().unwrap();
-    println!("verify: 500 hits of 200us, mean off by {error} ns");
-    assert!((0.0..10_000.0).contains(&error), "{rules}");
+    let slow = Duration::from_micros(200);
+    let Some((name, _)) = verified_in_a_few(&agent, slow, |number| {
+        let name = format!("slow-{number}");
+        agent.call(&["reset"]).unwrap();
+        inject(&agent, &name, &["--delay", "200us"]);
+        let (rules, code) = verified(&agent, &[&name]);
+        assert_eq!(code, Some(1), "nothing is proved without a hit: {rules}");
+        reading_as("iolag-verify", |reader| reader.times(500)).unwrap();
+        let (rules, _) = verified(&agent, &[]);
+        assert_eq!(rules[0]["hits"], 500, "{rules}");
+        name
+    }) else {
+        return;
+    };
     let text = agent.call(&["verify"]).unwrap();
-    assert!(text.contains("slow: verified"), "{text}");
+    assert!(text.contains(&format!("{name}: verified")), "{text}");
     assert!(text.lines().all(|line| line.len() < 80), "{text}");
     // It can be asked for when it is over, too: by its name, or as the last.
-    agent.call(&["remove", "slow"]).unwrap();
-    for args in [&["slow"][..], &[]] {
+    agent.call(&["remove", &name]).unwrap();
+    for args in [&[name.as_str()][..], &[]] {
         let (rules, code) = verified(&agent, args);
         assert_eq!((code, &rules[0]["hits"]), (Some(0), &500.into()), "{rules}");
     }
@@ -124,15 +178,17 @@ fn the_rule_of_a_command_is_verified_when_it_is_over() {
             .output();
         output.unwrap()
     };
-    let output = run(
-        "dd",
-        "dd if=/dev/zero of=/dev/null bs=1 count=300 2>/dev/null; exit 4",
-    );
-    assert_eq!(output.status.code(), Some(4));
-    let (rules, code) = verified(&agent, &["dd"]);
-    assert_eq!(code, Some(0), "{rules}");
-    // Besides those 300, what shell and dd read to start.
-    let hits = rules[0]["hits"].as_u64().unwrap();
-    assert!((300..400).contains(&hits), "{rules}");
-    assert_eq!(agent.rule("dd").unwrap().ended(), Some("removed"));
+    let script = "dd if=/dev/zero of=/dev/null bs=1 count=300 2>/dev/null; exit 4";
+    let verified = verified_in_a_few(&agent, Duration::from_micros(300), |number| {
+        let name = format!("dd-{number}");
+        assert_eq!(run(&name, script).status.code(), Some(4));
+        let rule = agent.rule(&name).unwrap();
+        assert_eq!(rule.ended(), Some("removed"));
+        // Besides those 300, what shell and dd read to start.
+        let hits = rule.count("hits");
+        assert!((300..400).contains(&hits), "{}", rule.0);
+        name
+    });
+    let Some((_, rule)) = verified else { return };
+    assert!(rule["hits"].as_u64().unwrap() >= 300, "{rule}");
 }
