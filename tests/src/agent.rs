@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::privileges::Who;
+use crate::{held::Held, privileges::Who};
 
 /// An agent in the background, with a socket in a directory of its own. Dropping it ends it.
 #[derive(Debug)]
@@ -110,6 +110,24 @@ impl Agent {
             .drain(..)
             .find(|point| point["point"] == name)
             .with_context(|| format!("failed to find the point {name}"))
+    }
+
+    /// Waits until the agent's one thread is left. What loading a probe read is freed behind the answer, and the first delay
+    /// has it read what it need not wait for; where another machine is emulated, that takes seconds of a CPU that something
+    /// timed would share.
+    ///
+    /// # Errors
+    /// It is gone, or still has several after a minute.
+    pub fn settle(&self) -> Result<()> {
+        let start = Instant::now();
+        while Held::by(self.pid)?.threads > 1 {
+            ensure!(
+                start.elapsed() < Duration::from_secs(60),
+                "the agent still has several threads"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 
     /// Sends a signal to the agent.

@@ -15,7 +15,7 @@ use super::{
     follow::follow,
     places::{Place, Places},
     protocol::{Command, answer, parse_request},
-    turns::{Turns, learn},
+    turns::Turns,
 };
 use crate::{
     failure::{FAILED, Failure, USAGE},
@@ -177,7 +177,7 @@ impl Service {
     /// wait for long: at worst it is known later that the agent's own program is exempt from it.
     async fn learn_for(&self, command: &Command) -> Result<(), Failure> {
         match command {
-            Command::Inject(spec) => match learn(&self.session).await {
+            Command::Inject(spec) => match self.turns.learn(&self.session).await {
                 Err(failure) if spec.filters == Filters::default() => {
                     debug!("the agent's commands are not exempt: {failure}");
                     Ok(())
@@ -185,9 +185,9 @@ impl Service {
                 learnt => learnt,
             },
             Command::Set(rule) if rule.delay_ns > 0 => {
-                let session = self.session.clone();
+                let (turns, session) = (self.turns.clone(), self.session.clone());
                 let learning = tokio::task::spawn_local(async move {
-                    if let Err(failure) = learn(&session).await {
+                    if let Err(failure) = turns.learn(&session).await {
                         debug!("the agent's commands are not exempt: {failure}");
                     }
                 });

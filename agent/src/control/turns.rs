@@ -1,5 +1,5 @@
-//! Probes are loaded and unloaded in threads, one at a time: the kernel may take seconds, in which leases have to
-//! be renewed and others want answers.
+//! What takes long is done in threads, one at a time: probes are loaded and unloaded, the kernel's types are read. That may
+//! take seconds, in which leases have to be renewed and others want answers.
 
 use std::{
     sync::{Arc, mpsc},
@@ -18,11 +18,14 @@ use crate::{
 
 /// Whose turn it is; clones share it.
 #[derive(Clone, Default)]
-pub struct Turns(Arc<Mutex<()>>);
+pub struct Turns {
+    probes: Arc<Mutex<()>>,
+    learning: Arc<Mutex<()>>,
+}
 
 impl Turns {
     async fn next(&self) -> OwnedMutexGuard<()> {
-        self.0.clone().lock_owned().await
+        self.probes.clone().lock_owned().await
     }
 
     /// Waits until nothing is being loaded or unloaded.
@@ -70,18 +73,21 @@ impl Turns {
         drop(give);
         ended(unloading).await
     }
-}
 
-/// Reads what rules with filters need to know of the kernel, if that was not read yet, and tells the session.
-///
-/// # Errors
-/// This kernel does not tell; the agent is stopping.
-pub async fn learn(session: &Shared) -> Result<(), Failure> {
-    let Some(facts) = with(session, |session| Ok(session.to_learn()))? else {
-        return Ok(());
-    };
-    let fields = in_thread(move || Fields::read(&facts)).await??;
-    with(session, |session| session.know(fields))
+    /// Reads what rules with filters need to know of the kernel, if that was not read yet, and tells the session. One reads
+    /// at a time, some tens of MB, and who comes meanwhile waits for that.
+    ///
+    /// # Errors
+    /// This kernel does not tell; the agent is stopping.
+    pub async fn learn(&self, session: &Shared) -> Result<(), Failure> {
+        let turn = self.learning.clone().lock_owned().await;
+        let Some(facts) = with(session, |session| Ok(session.to_learn()))? else {
+            return Ok(());
+        };
+        let (fields, _turn) = in_thread(move || (Fields::read(&facts), turn)).await?;
+        let fields = fields?;
+        with(session, |session| session.know(fields))
+    }
 }
 
 /// Does work in a thread, carried out to its end also if nobody waits for it any more.

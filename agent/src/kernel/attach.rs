@@ -5,7 +5,10 @@ use std::io;
 use agent_common::catalogue::{Backend, Point};
 use aya::{
     Btf, Ebpf,
-    programs::{FEntry, KProbe, Program, ProgramError, RawTracePoint},
+    programs::{
+        FEntry, KProbe, Program, ProgramError, RawTracePoint, fentry::FEntryLinkId,
+        kprobe::KProbeLinkId,
+    },
     sys::SyscallError,
 };
 
@@ -25,6 +28,14 @@ pub fn program_name(point: &Point, attempt: Attempt) -> String {
     }
 }
 
+/// By what a program at a function can be detached and stay loaded. One at a tracepoint has none: loaded has to mean
+/// attached there.
+#[derive(Debug)]
+pub enum Link {
+    Fentry(FEntryLinkId),
+    Kprobe(KProbeLinkId),
+}
+
 /// Loads and attaches. A program that serves several points (`tp_sys_enter`) is attached once.
 ///
 /// # Errors
@@ -34,26 +45,54 @@ pub fn attach(
     btf: Option<&Btf>,
     name: &str,
     attempt: Attempt,
-) -> Result<(), String> {
+) -> Result<Option<Link>, String> {
     let program = ebpf
         .program_mut(name)
         .ok_or_else(|| format!("the object has no program {name}"))?;
     match attempt.backend {
         Backend::Fentry => {
             let btf = btf.ok_or("the kernel's BTF could not be read")?;
-            attach_fentry(program, attempt.symbol, btf)
+            attach_fentry(program, attempt.symbol, btf).map(Some)
         }
-        Backend::Kprobe => attach_kprobe(program, attempt.symbol),
-        Backend::Tp => attach_tracepoint(program, attempt.symbol),
+        Backend::Kprobe => attach_kprobe(program, attempt.symbol).map(Some),
+        Backend::Tp => attach_tracepoint(program, attempt.symbol).map(|()| None),
     }
     .map_err(|error| reason(&error))
 }
 
-fn attach_fentry(program: &mut Program, function: &str, btf: &Btf) -> Result<(), ProgramError> {
+/// Attaches a program again that [`detach`] left loaded, where it was.
+///
+/// # Errors
+/// The kernel's reason, in one line; or it is not loaded.
+pub fn attach_again(ebpf: &mut Ebpf, name: &str) -> Result<Link, String> {
+    let attached = match ebpf.program_mut(name) {
+        Some(Program::FEntry(program)) => program.attach().map(Link::Fentry),
+        _ => return Err(format!("{name} has to be loaded again")),
+    };
+    attached.map_err(|error| reason(&error))
+}
+
+/// Detaches a program and leaves it loaded.
+///
+/// # Errors
+/// It is not attached by this link.
+pub fn detach(ebpf: &mut Ebpf, name: &str, link: Link) -> Result<(), ProgramError> {
+    match (ebpf.program_mut(name), link) {
+        (Some(Program::FEntry(program)), Link::Fentry(link)) => program.detach(link),
+        (Some(Program::KProbe(program)), Link::Kprobe(link)) => program.detach(link),
+        _ => Err(ProgramError::NotAttached),
+    }
+}
+
+fn attach_fentry(program: &mut Program, function: &str, btf: &Btf) -> Result<Link, ProgramError> {
     let fentry: &mut FEntry = program.try_into()?;
+    if fentry.fd().is_ok() {
+        // For another function, and detached.
+        fentry.unload()?;
+    }
     fentry.load(function, btf)?;
     match fentry.attach() {
-        Ok(_link) => Ok(()),
+        Ok(link) => Ok(Link::Fentry(link)),
         Err(error) => {
             // The function is chosen at load: another attempt has to load it anew.
             fentry.unload()?;
@@ -62,10 +101,10 @@ fn attach_fentry(program: &mut Program, function: &str, btf: &Btf) -> Result<(),
     }
 }
 
-fn attach_kprobe(program: &mut Program, function: &str) -> Result<(), ProgramError> {
+fn attach_kprobe(program: &mut Program, function: &str) -> Result<Link, ProgramError> {
     let kprobe: &mut KProbe = program.try_into()?;
     load_once(kprobe.load())?;
-    kprobe.attach(function, 0).map(|_link| ())
+    kprobe.attach(function, 0).map(Link::Kprobe)
 }
 
 fn attach_tracepoint(program: &mut Program, tracepoint: &str) -> Result<(), ProgramError> {

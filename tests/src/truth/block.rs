@@ -226,6 +226,7 @@ fn books_balance(place: &Place<'_>, end: &Dump) -> Result<()> {
 pub fn injected_delays_show_in_queue_and_total_only(place: &Place<'_>) -> Result<()> {
     let disk = disk(place)?;
     let agent = Agent::start(place.program, &["--probes", "block"])?;
+    agent.settle()?;
     let reads = [("device", disk.as_str()), ("op", "read")];
     let measure = || -> Result<[Sum; 3]> {
         let metrics = ["queue", "device", "total"];
@@ -239,6 +240,7 @@ pub fn injected_delays_show_in_queue_and_total_only(place: &Place<'_>) -> Result
     let [_, device_before, _] = measure()?;
     for (delay, ns) in [("1ms", 1_000_000u64), ("5ms", 5_000_000)] {
         agent.call(&["set-blk", delay])?;
+        agent.settle()?;
         let [queue, device, total] = measure()?;
         agent.call(&["set-blk", "0"])?;
         let medians = [&queue, &device, &total, &device_before].map(|s| s.quantile(0.5));

@@ -4,10 +4,11 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     os::unix::fs::{PermissionsExt as _, symlink},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
-use iolag_tests::refusal::assert_refused;
+use iolag_tests::{held::Held, refusal::assert_refused};
 use serde_json::{Value, json};
 
 use crate::place::{Place, as_nobody};
@@ -179,4 +180,29 @@ fn an_agent_that_is_stopped_by_a_signal_is_told_from_none() {
     assert!(took < Duration::from_secs(7), "{took:?}");
     assert_eq!(place.pid(), pid);
     place.stop();
+}
+
+/// To read the kernel's types takes some tens of MB, which many would take many times.
+#[test]
+fn what_rules_need_of_the_kernel_is_read_once_for_all_who_ask() {
+    const CLIENTS: usize = 12;
+    let Some(place) = Place::new() else { return };
+    let peak = |clients: usize| {
+        let pid = place.start();
+        let inject = |number: usize| {
+            let name = format!("rule-{number}");
+            let filter = ["--uid", "4242", "--delay", "1us", "--name", &name];
+            let mut command = place.command(&[&["inject", "vfs.read"], &filter[..]].concat());
+            command.stdout(Stdio::null()).spawn().unwrap()
+        };
+        let clients: Vec<_> = (0..clients).map(inject).collect();
+        let done = clients.into_iter().map(|mut one| one.wait().unwrap());
+        assert!(done.into_iter().all(|status| status.success()));
+        let peak = Held::by(pid).unwrap().peak;
+        place.stop();
+        peak
+    };
+    let (one, many) = (peak(1), peak(CLIENTS));
+    println!("an agent has {one} KiB at most for one client, {many} KiB for {CLIENTS}");
+    assert!(many < one + one / 2, "{one} KiB, and {many} KiB for many");
 }

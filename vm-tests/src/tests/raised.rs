@@ -112,15 +112,16 @@ pub fn timed<T: std::fmt::Debug>(
     })
 }
 
-/// `set` of `delay_ms` at one point, by the median of `number` calls, against a baseline of the same spacing.
+/// `set` of `delay_ms` at one point, by the median of `number` calls, against a baseline of calls that begin as far from
+/// each other: an emulated CPU that does one thing after the other is far faster than one that comes back to it.
 pub fn by_calls(
     agent: &Agent,
     (point, calls): (&str, Loop),
     delay_ms: u64,
     number: usize,
 ) -> Result<Raised> {
-    let run = || {
-        let times = calls(Path::new(FILE), number, SPACING)?;
+    let run = |without: Duration| {
+        let times = calls(Path::new(FILE), number, SPACING + without)?;
         Ok((median(times), number as u64))
     };
     by(agent, point, "set", delay_ms, &run)
@@ -128,7 +129,7 @@ pub fn by_calls(
 
 /// `set-blk`, by fio's own latency of direct reads from the virtio disk.
 pub fn by_fio(agent: &Agent, delay_ms: u64) -> Result<Raised> {
-    let run = || {
+    let run = |_: Duration| {
         let second = Duration::from_secs(1);
         let latency = fio::random_reads(guest::fio(), Path::new(guest::FIO_FILE), second)?;
         Ok((latency.p50_ns, latency.ios))
@@ -136,18 +137,19 @@ pub fn by_fio(agent: &Agent, delay_ms: u64) -> Result<Raised> {
     by(agent, "block.issue", "set-blk", delay_ms, &run)
 }
 
-/// `run` gives the median (ns) of so many calls.
+/// `run` gives the median (ns) of so many calls. It is told for how long each is not delayed.
 fn by(
     agent: &Agent,
     point: &str,
     command: &str,
     delay_ms: u64,
-    run: &dyn Fn() -> Result<(u64, u64)>,
+    run: &dyn Fn(Duration) -> Result<(u64, u64)>,
 ) -> Result<Raised> {
-    let (plain, _) = run()?;
+    let (plain, _) = run(Duration::from_millis(delay_ms))?;
     let before = agent.point(point)?;
     agent.call(&[command, &format!("{delay_ms}ms")])?;
-    let (slow, number) = run()?;
+    agent.settle()?;
+    let (slow, number) = run(Duration::ZERO)?;
     agent.call(&[command, "0"])?;
     let interval = Interval::since(before, agent)?;
     let delayed = interval.gained("delayed")?;

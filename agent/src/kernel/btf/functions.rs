@@ -4,9 +4,13 @@
 //! BTF for that, as aya has it, keeps 13 MB; one that reads it again whenever a rule wants a point renews no lease
 //! meanwhile: 100 ms, and on a machine under load that emulates another some 30 s. So the ids are kept.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use aya::{Btf, Endianness};
+use log::warn;
 
 use super::{
     HEADER, MAGIC, VERSION, Vetted,
@@ -67,5 +71,32 @@ impl FunctionIds {
         bytes.extend(words.flat_map(|word| word.to_ne_bytes()));
         bytes.extend(strings);
         Btf::parse(&bytes, Endianness::default()).map_err(|error| failed(error.to_string()))
+    }
+}
+
+/// [`FunctionIds::btf`], made when it is first needed: some MB, and not needed where a program is still loaded.
+pub struct OnDemand<'a> {
+    ids: Option<&'a FunctionIds>,
+    made: OnceCell<Option<Btf>>,
+}
+
+impl<'a> OnDemand<'a> {
+    pub fn new(ids: Option<&'a FunctionIds>) -> Self {
+        let made = OnceCell::new();
+        Self { ids, made }
+    }
+
+    /// None where there are no ids, or aya cannot read it.
+    pub fn get(&self) -> Option<&Btf> {
+        let make = || {
+            let btf = self.ids?.btf();
+            btf.inspect_err(|failure| warn!("fentry is not tried: {failure}"))
+                .ok()
+        };
+        self.made.get_or_init(make).as_ref()
+    }
+
+    pub fn was_needed(&self) -> bool {
+        self.made.get().is_some()
     }
 }

@@ -26,7 +26,7 @@ use log::debug;
 use crate::failure::{Failure, HOST};
 use entries::Entries;
 pub use exercise::exercise;
-pub use functions::FunctionIds;
+pub use functions::{FunctionIds, OnDemand};
 
 /// The largest BTF that is read (bytes); kernels have some 5 MiB.
 const LARGEST: usize = 32 << 20;

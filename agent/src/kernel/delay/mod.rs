@@ -26,7 +26,7 @@ use log::{Log, debug, warn};
 
 use super::{
     attach::attach,
-    btf::{FunctionIds, Vetted},
+    btf::{FunctionIds, OnDemand, Vetted},
     host_types::give_back_memory,
     loader::{self, Given},
     prog_info::ProgStats,
@@ -96,7 +96,7 @@ impl DelayProbe {
                 None
             }
         };
-        let btf = fentry.as_ref().map(FunctionIds::btf).transpose()?;
+        let types = OnDemand::new(fentry.as_ref());
         let mut ebpf = load_object()?;
         // Taken before the programs are loaded, so that its map stays open for them.
         let log = KernelLog::init(&mut ebpf)
@@ -107,9 +107,9 @@ impl DelayProbe {
         }
         let mut points = Points::default();
         for plan in plans {
-            points.attach(&mut ebpf, btf.as_ref(), plan, choice)?;
+            points.attach(&mut ebpf, &types, plan, choice)?;
         }
-        drop(btf);
+        drop(types);
         give_back_memory();
         let probe = Self {
             rules: RuleMaps::take(&mut ebpf)?,
@@ -148,23 +148,17 @@ impl DelayProbe {
     ) -> Result<(), Failure> {
         let new = |plan: &PointPlan| !self.points.has(plan.point);
         let plans: Vec<PointPlan> = plans.into_iter().filter(new).collect();
-        let by_fentry = |plan: &PointPlan| {
-            let mut attempts = plan.attempts.iter();
-            attempts.any(|attempt| attempt.backend == Backend::Fentry)
-        };
-        let fentry = self.fentry.as_ref();
-        let fentry = fentry.filter(|_| plans.iter().any(by_fentry));
-        let btf = fentry.map(FunctionIds::btf).transpose()?;
+        let types = OnDemand::new(self.fentry.as_ref());
         meanwhile(&mut self.rules);
         let attached = plans.into_iter().try_for_each(|plan| {
             let attached = self
                 .points
-                .attach(&mut self.ebpf, btf.as_ref(), plan, self.choice);
+                .attach(&mut self.ebpf, &types, plan, self.choice);
             meanwhile(&mut self.rules);
             attached
         });
-        if btf.is_some() {
-            drop(btf);
+        if types.was_needed() {
+            drop(types);
             give_back_memory();
         }
         attached
@@ -330,7 +324,7 @@ fn watch_exit(ebpf: &mut Ebpf) -> Result<(), String> {
         backend: Backend::Tp,
         symbol: "sched_process_exit",
     };
-    attach(ebpf, None, "tp_sched_process_exit", attempt)
+    attach(ebpf, None, "tp_sched_process_exit", attempt).map(drop)
 }
 
 /// All functions that a point can be at by `fentry`.

@@ -8,7 +8,7 @@ use std::{
 use agent_common::catalogue::{Backend, FORKS, Layer, Point, Watched, slot_of};
 use anyhow::Context as _;
 use aya::{
-    Btf, Ebpf,
+    Ebpf,
     programs::{FEntry, KProbe, Program, RawTracePoint},
 };
 use log::{debug, warn};
@@ -16,7 +16,8 @@ use log::{debug, warn};
 use crate::{
     failure::Failure,
     kernel::{
-        attach::{attach, program_name},
+        attach::{Link, attach, attach_again, detach, program_name},
+        btf::OnDemand,
         prog_info::{ProgStats, prog_stats},
     },
     plan::{Attempt, Choice, PointPlan, Refusal, refusal},
@@ -34,7 +35,12 @@ pub struct Attached {
     pub refused: Vec<Refusal>,
     /// The programs: of the point's own function, and of the further ones.
     programs: Vec<String>,
+    /// Of those at functions: which is at which, and by what it is detached.
+    links: Vec<Placed>,
 }
+
+/// A program at a function, and by what it is detached.
+type Placed = (String, &'static str, Link);
 
 #[derive(Default)]
 pub struct Points {
@@ -45,6 +51,9 @@ pub struct Points {
     entry_missed: u64,
     submitters: Vec<Watched>,
     forks: Vec<Watched>,
+    /// Programs that rules wanted and that stay loaded for the next ones, detached, each with its function: while the
+    /// kernel verifies one, no lease is renewed.
+    kept: BTreeMap<String, &'static str>,
 }
 
 impl Points {
@@ -83,7 +92,7 @@ impl Points {
     pub fn attach(
         &mut self,
         ebpf: &mut Ebpf,
-        btf: Option<&Btf>,
+        btf: &OnDemand<'_>,
         plan: PointPlan,
         choice: Choice,
     ) -> Result<(), Failure> {
@@ -100,7 +109,7 @@ impl Points {
     pub fn try_out(
         &self,
         ebpf: &mut Ebpf,
-        btf: Option<&Btf>,
+        btf: &OnDemand<'_>,
         plan: PointPlan,
     ) -> Result<Attempt, Vec<Refusal>> {
         let attached = self.attach_first(ebpf, btf, plan)?;
@@ -113,7 +122,7 @@ impl Points {
     fn attach_first(
         &self,
         ebpf: &mut Ebpf,
-        btf: Option<&Btf>,
+        btf: &OnDemand<'_>,
         plan: PointPlan,
     ) -> Result<Attached, Vec<Refusal>> {
         let PointPlan {
@@ -123,12 +132,13 @@ impl Points {
         } = plan;
         for attempt in attempts {
             match self.attach_all(ebpf, btf, point, attempt) {
-                Ok(programs) => {
+                Ok((programs, links)) => {
                     return Ok(Attached {
                         point,
                         attempt,
                         refused,
                         programs,
+                        links,
                     });
                 }
                 Err(reason) => {
@@ -145,37 +155,62 @@ impl Points {
     fn attach_all(
         &self,
         ebpf: &mut Ebpf,
-        btf: Option<&Btf>,
+        btf: &OnDemand<'_>,
         point: &'static Point,
         attempt: Attempt,
-    ) -> Result<Vec<String>, String> {
+    ) -> Result<(Vec<String>, Vec<Placed>), String> {
         let mut name = program_name(point, attempt);
         if name == TWINS[0] {
             name = TWINS[self.entry_twin as usize & 1].into();
         }
-        attach(ebpf, btf, &name, attempt)?;
+        let backend = attempt.backend;
+        let mut links = Vec::new();
+        let link = self.attach_one(ebpf, btf, &name, attempt)?;
+        links.extend(link.map(|link| (name.clone(), attempt.symbol, link)));
         let mut programs = vec![name];
-        if attempt.backend == Backend::Tp {
-            return Ok(programs);
+        if backend == Backend::Tp {
+            return Ok((programs, links));
         }
         for further in point.further {
             let name = format!("{}_{}", program_name(point, attempt), further.name);
             let mut last = String::new();
-            let attached = further.functions.iter().any(|symbol| {
-                let backend = attempt.backend;
-                attach(ebpf, btf, &name, Attempt { backend, symbol })
+            let attached = further.functions.iter().find_map(|symbol| {
+                self.attach_one(ebpf, btf, &name, Attempt { backend, symbol })
+                    .map(|link| link.map(|link| (name.clone(), *symbol, link)))
                     .map_err(|reason| last = format!("{symbol}: {reason}"))
-                    .is_ok()
+                    .ok()
             });
-            if !attached {
+            let Some(link) = attached else {
                 for program in &programs {
                     unload(ebpf, program);
                 }
                 return Err(last);
-            }
+            };
+            links.extend(link);
             programs.push(name);
         }
-        Ok(programs)
+        Ok((programs, links))
+    }
+
+    /// Attaches a program: at once if it was kept for that function.
+    fn attach_one(
+        &self,
+        ebpf: &mut Ebpf,
+        btf: &OnDemand<'_>,
+        name: &str,
+        attempt: Attempt,
+    ) -> Result<Option<Link>, String> {
+        if attempt.backend != Backend::Fentry {
+            return attach(ebpf, None, name, attempt);
+        }
+        if self.kept.get(name) == Some(&attempt.symbol) {
+            match attach_again(ebpf, name) {
+                Ok(link) => return Ok(Some(link)),
+                // Before 5.13 it is refused, and where the program could not stay.
+                Err(reason) => debug!("{name} is loaded again: {reason}"),
+            }
+        }
+        attach(ebpf, btf.get(), name, attempt)
     }
 
     /// Detaches what rules wanted and no rule wants.
@@ -189,7 +224,17 @@ impl Points {
             let Some(attached) = self.by_slot.remove(&slot) else {
                 continue;
             };
-            for program in attached.programs {
+            let links = attached.links;
+            let mut programs = attached.programs;
+            programs.retain(|program| !links.iter().any(|(name, ..)| name == program));
+            for (name, symbol, link) in links {
+                match detach(ebpf, &name, link) {
+                    Ok(()) => drop(self.kept.insert(name, symbol)),
+                    // Then by all means.
+                    Err(_) => unload(ebpf, &name),
+                }
+            }
+            for program in programs {
                 let shared = self
                     .iter()
                     .any(|(_, other)| other.programs.contains(&program));
@@ -230,7 +275,7 @@ impl Points {
         let Some(attempt) = self.by_slot.values().find(at_entry).map(|at| at.attempt) else {
             return Ok(());
         };
-        attach(ebpf, None, new, attempt)
+        let _no_link = attach(ebpf, None, new, attempt)
             .map_err(anyhow::Error::msg)
             .with_context(|| format!("failed to attach the delays at {} again", attempt.symbol))?;
         if let Err(error) = take_over(twin) {
@@ -318,6 +363,7 @@ mod tests {
                 },
                 refused: Vec::new(),
                 programs: vec![TWINS[1].into()],
+                links: Vec::new(),
             };
             points.by_slot.insert(slot, attached);
         }

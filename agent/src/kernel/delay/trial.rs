@@ -3,21 +3,22 @@
 use std::path::Path;
 
 use agent_common::catalogue::Watched;
-use aya::{Btf, Ebpf};
+use aya::Ebpf;
 
 use super::{functions::Functions, functions_of, load_object, points::Points, watch_exit};
 use crate::{
     failure::Failure,
     functions,
     host::Facts,
+    kernel::btf::{FunctionIds, OnDemand},
     plan::{Attempt, PointPlan, Refusal},
 };
 
 /// There is no lease and no rule in its maps, so nobody waits. Dropping it detaches and frees everything.
 pub struct DelayTrial {
     ebpf: Ebpf,
-    /// Or why `fentry` has none.
-    btf: Result<Btf, Failure>,
+    /// What `fentry` takes; none where it is not to be had.
+    fentry: Option<FunctionIds>,
     points: Points,
     functions: Functions,
 }
@@ -29,12 +30,11 @@ impl DelayTrial {
     /// The kernel refuses it.
     pub fn load(facts: &Facts) -> Result<Self, Failure> {
         let btf = facts.btf.as_deref();
-        let btf = functions_of(btf.unwrap_or(Path::new("/sys/kernel/btf/vmlinux")))
-            .and_then(|functions| functions.btf());
+        let fentry = functions_of(btf.unwrap_or(Path::new("/sys/kernel/btf/vmlinux"))).ok();
         let mut ebpf = load_object()?;
         Ok(Self {
             functions: Functions::take(&mut ebpf)?,
-            btf,
+            fentry,
             points: Points::default(),
             ebpf,
         })
@@ -45,8 +45,8 @@ impl DelayTrial {
     /// # Errors
     /// All of it is refused.
     pub fn point(&mut self, plan: PointPlan) -> Result<Attempt, Vec<Refusal>> {
-        self.points
-            .try_out(&mut self.ebpf, self.btf.as_ref().ok(), plan)
+        let types = OnDemand::new(self.fentry.as_ref());
+        self.points.try_out(&mut self.ebpf, &types, plan)
     }
 
     /// Whether rules can be at a function.

@@ -31,6 +31,7 @@ use crate::{
 fn agent(place: &Place<'_>, backend: &str, keys: &str) -> Result<Agent> {
     let agent = Agent::start(place.program, &["--backend", backend])?;
     agent.call(&["probe", "load", "vfs", "--by", keys, "--backend", backend])?;
+    agent.settle()?;
     Ok(agent)
 }
 

@@ -32,6 +32,7 @@ fn oracle_run(agent: &Agent, target: &Target, delay: Option<(&Agent, &str)>) -> 
     let before = agent.dump("vfs", &args)?;
     if let Some((injector, delay)) = delay {
         injector.call(&["set", delay])?;
+        injector.settle()?;
     }
     let done = as_command(ORACLE, || {
         ORACLE_OPS
