@@ -66,12 +66,12 @@ pub fn current(offsets: &Offsets, bio: u64) -> Set {
         behalf: field::<u64>(policy, offsets.policy_cgroup) & by_kernel.wrapping_neg(),
         found: 0,
     };
-    repeat::<(), _>(HIERARCHIES as u32, &mut task);
+    repeat(HIERARCHIES as u32, &mut task);
     task.found
 }
 
 /// One hierarchy.
-impl Round<()> for Task {
+impl Round for Task {
     #[inline(always)]
     fn round(&mut self) -> bool {
         let (Some(control), Some(offsets)) = (CONTROL.get(0), offsets()) else {
@@ -116,12 +116,7 @@ fn member(control: &Control, offsets: &Offsets, hierarchy: u64, cgroup: u64) -> 
     if let Some(rules) = known(control, hierarchy, id) {
         return rules;
     }
-    let mut walk = Walk {
-        cgroup,
-        hierarchy,
-        found: 0,
-    };
-    repeat::<(), _>(LEVELS, &mut walk);
+    let found = of_ancestors(cgroup, hierarchy);
     if let Some(entry) = CGROUPS.get_ptr_mut(CgroupRules::place(hierarchy, id)) {
         // SAFETY: this CPU's own entry.
         unsafe {
@@ -129,10 +124,23 @@ fn member(control: &Control, offsets: &Offsets, hierarchy: u64, cgroup: u64) -> 
                 hierarchy,
                 id,
                 epoch: control.epoch,
-                rules: walk.found,
+                rules: found,
             };
         }
     }
+    found
+}
+
+/// The rules that name a cgroup or one above it. A global function, see `smallest_cap`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn of_ancestors(cgroup: u64, hierarchy: u64) -> u64 {
+    let mut walk = Walk {
+        cgroup,
+        hierarchy,
+        found: 0,
+    };
+    repeat(LEVELS, &mut walk);
     walk.found
 }
 
@@ -143,7 +151,7 @@ struct Walk {
 }
 
 /// One cgroup.
-impl Round<()> for Walk {
+impl Round for Walk {
     #[inline(always)]
     fn round(&mut self) -> bool {
         let Some(offsets) = offsets() else {

@@ -2,19 +2,15 @@
 
 use agent_common::{
     bucket,
-    pod::MAX_DELAY_NS,
     quantiles::{KNOTS, between, place, random},
-    rules::{ALWAYS, Fate, RULES as PLACES, Rule, Set, Tally, Tickets, WHOLE},
+    rules::{ALWAYS, Fate, RULES as PLACES, Rule, Tally, Tickets, WHOLE},
 };
 use aya_ebpf::{
     macros::map,
     maps::{Array, PerCpuArray},
 };
 
-use super::{
-    CONTROL,
-    repeat::{Round, repeat},
-};
+use super::CONTROL;
 use crate::BOUNDED;
 
 #[map]
@@ -35,126 +31,13 @@ static QUANTILES: Array<[u64; 2]> = Array::with_max_entries((PLACES * KNOTS) as 
 static TIMES: PerCpuArray<u64> =
     PerCpuArray::with_max_entries((PLACES * bucket::BUCKETS) as u32, 0);
 
-/// A hit on its way through the rules.
-pub struct Hit {
-    /// Rules still to be asked.
-    rules: Set,
-    start_ns: u64,
-    size: u64,
-    /// Rules for which whoever is here is exempt; all, where too many waits were in a row.
-    pub exempt: Set,
-    pub row: u64,
-    /// The smallest cap of all (ns).
-    cap_ns: u64,
-    /// What there is to wait (ns).
-    pub wait_ns: u64,
-    /// Rules that have a share in it, the place of the last one, and what was waited beyond it (ns).
-    pub granted: Set,
-    last: u32,
-    error_ns: u64,
-}
-
-impl Hit {
-    #[inline(always)]
-    pub fn new(rules: Set, size: u64, start_ns: u64) -> Self {
-        Self {
-            rules,
-            start_ns,
-            size,
-            exempt: 0,
-            row: 0,
-            cap_ns: MAX_DELAY_NS,
-            wait_ns: 0,
-            granted: 0,
-            last: 0,
-            error_ns: 0,
-        }
-    }
-
-    /// Asks all rules: for their caps, as the smallest holds for all, then for their shares.
-    #[inline(always)]
-    pub fn ask(&mut self) {
-        let rules = self.rules;
-        repeat::<Caps, _>(PLACES as u32, self);
-        self.rules = rules;
-        repeat::<Shares, _>(PLACES as u32, self);
-    }
-
-    /// The wait is over: its error is in the books of the last rule that had a share.
-    #[inline(always)]
-    pub fn finish(&mut self, achieved_ns: u64) {
-        self.error_ns = achieved_ns.wrapping_sub(self.wait_ns);
-        self.rules = self.granted;
-        if self.granted & self.granted.wrapping_sub(1) == 0 {
-            // The usual case: as little as can be comes after the wait, as its time is on top of it. What was waited is
-            // booked as it is, as another program on this CPU may have had a share of the same rule meanwhile.
-            book(self.last, achieved_ns, self.error_ns);
-            return;
-        }
-        repeat::<Books, _>(PLACES as u32, self);
-    }
-
-    /// Takes the next rule.
-    #[inline(always)]
-    fn next(&mut self) -> Option<u32> {
-        if self.rules == 0 {
-            return None;
-        }
-        let lowest = self.rules & self.rules.wrapping_neg();
-        self.rules ^= lowest;
-        Some(63 - lowest.leading_zeros())
-    }
-}
-
-/// The caps of rules.
-struct Caps;
-/// Their shares in a wait.
-struct Shares;
-/// Their books.
-struct Books;
-
-impl Round<Caps> for Hit {
-    #[inline(always)]
-    fn round(&mut self) -> bool {
-        let Some(place) = self.next() else {
-            return true;
-        };
-        if let Some(rule) = RULES.get(place)
-            && concerns(rule, self.size)
-        {
-            self.cap_ns = self.cap_ns.min(rule.cap_ns);
-        }
-        false
-    }
-}
-
-impl Round<Shares> for Hit {
-    #[inline(always)]
-    fn round(&mut self) -> bool {
-        let Some(place) = self.next() else {
-            return true;
-        };
-        let hindered = (((self.exempt >> place) & 1) * EXEMPT) | self.row;
-        let room_ns = self.cap_ns.saturating_sub(self.wait_ns);
-        let share = share_of(place, self.start_ns, self.size, room_ns, hindered);
-        if share != NO_SHARE {
-            self.wait_ns += share;
-            self.granted |= 1 << place;
-            self.last = place;
-        }
-        false
-    }
-}
-
-impl Round<Books> for Hit {
-    #[inline(always)]
-    fn round(&mut self) -> bool {
-        let Some(place) = self.next() else {
-            return true;
-        };
-        let error_ns = if self.rules == 0 { self.error_ns } else { 0 };
-        book_share(place, error_ns);
-        false
+/// The rule's cap, if it is for that size and below `cap_ns` (ns). A global function, see `smallest_cap`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn smaller_cap(place: u32, size: u64, cap_ns: u64) -> u64 {
+    match RULES.get(place) {
+        Some(rule) if concerns(rule, size) => cap_ns.min(rule.cap_ns),
+        _ => cap_ns,
     }
 }
 
@@ -167,10 +50,11 @@ fn concerns(rule: &Rule, size: u64) -> bool {
 /// What hinders all rules at a hit.
 pub const EXEMPT: u64 = 1;
 pub const ROW: u64 = 2;
-/// The answer of a rule that has no share in a wait.
-const NO_SHARE: u64 = u64::MAX;
+/// A rule's answer: whether it has a share in a wait, and from this bit on the share.
+pub const GRANTED: u64 = 1;
+pub const SHARE: u32 = 1;
 
-/// The share of the rule in a wait (ns), at most `room_ns`; or [`NO_SHARE`]. A global function, see `ruled`.
+/// The share of the rule in a wait (ns), at most `room_ns`, as [`SHARE`] says. A global function, see `ruled`.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn share_of(
@@ -181,18 +65,19 @@ pub extern "C" fn share_of(
     hindered: u64,
 ) -> u64 {
     let (Some(rule), Some(tally)) = (RULES.get(place), TALLIES.get_ptr_mut(place)) else {
-        return NO_SHARE;
+        return 0;
     };
     if !concerns(rule, size) {
-        return NO_SHARE;
+        return 0;
     }
     // SAFETY: this CPU's own entry; see `delay.rs` on programs that run inside one another.
     let tally = unsafe { &mut *tally };
     tally.matches += 1;
-    let mut share_ns = NO_SHARE;
+    let mut answer = 0;
     let fate = match asked_ns(rule, tally, place, start_ns, hindered) {
         Ok(asked_ns) => {
-            share_ns = asked_ns.min(room_ns);
+            let share_ns = asked_ns.min(room_ns);
+            answer = share_ns << SHARE | GRANTED;
             tally.asked_ns += asked_ns;
             tally.capped += u64::from(share_ns < asked_ns);
             tally.account_ns = tally.account_ns.wrapping_sub(share_ns);
@@ -203,7 +88,7 @@ pub extern "C" fn share_of(
     };
     // SAFETY: a word of the entry.
     unsafe { *(&raw mut *tally).cast::<u64>().add(fate as usize) += 1 };
-    share_ns
+    answer
 }
 
 /// What a rule asks for (ns), or why it asks for nothing.
@@ -253,11 +138,14 @@ fn asked_ns(
     Ok(ramped(rule, whole_ns, start_ns))
 }
 
-/// Books what a rule's share of several came to: itself, and an error (ns, two's complement).
-#[inline(always)]
-fn book_share(place: u32, error_ns: u64) {
-    if let Some(tally) = TALLIES.get(place) {
-        book(place, tally.share_ns.wrapping_add(error_ns), error_ns);
+/// Books what a rule's share of several came to: itself, and an error (ns, two's complement). A global function, see
+/// `smallest_cap`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn book_share(place: u32, error_ns: u64) -> u64 {
+    match TALLIES.get(place) {
+        Some(tally) => book(place, tally.share_ns.wrapping_add(error_ns), error_ns),
+        None => 0,
     }
 }
 

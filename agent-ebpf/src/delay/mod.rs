@@ -5,6 +5,7 @@ mod decide;
 mod exempt;
 mod filters;
 mod functions;
+mod hit;
 mod kernel;
 mod owners;
 mod programs;
@@ -28,7 +29,7 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray},
 };
 use aya_log_ebpf::trace;
-use decide::Hit;
+use hit::Hit;
 use subject::Given;
 
 /// The agent's thread group in the initial PID namespace: it is never delayed.

@@ -7,15 +7,15 @@ use aya_ebpf::helpers::generated::bpf_loop;
 
 use crate::BOUNDED;
 
-/// What is done in each round to a state; `K` tells several of one state apart.
-pub trait Round<K> {
+/// What is done in each round to a state.
+pub trait Round {
     /// Whether to end.
     fn round(&mut self) -> bool;
 }
 
 /// At most `rounds` rounds.
 #[inline(always)]
-pub fn repeat<K, S: Round<K>>(rounds: u32, state: &mut S) {
+pub fn repeat<S: Round>(rounds: u32, state: &mut S) {
     if BOUNDED {
         for _ in 0..rounds {
             if state.round() {
@@ -28,14 +28,14 @@ pub fn repeat<K, S: Round<K>>(rounds: u32, state: &mut S) {
     unsafe {
         bpf_loop(
             rounds,
-            round::<K, S> as *mut c_void,
+            round::<S> as *mut c_void,
             (&raw mut *state).cast(),
             0,
         );
     }
 }
 
-unsafe extern "C" fn round<K, S: Round<K>>(_index: u64, state: *mut c_void) -> i64 {
+unsafe extern "C" fn round<S: Round>(_index: u64, state: *mut c_void) -> i64 {
     // SAFETY: bpf_loop passes on the pointer that `repeat` gave it: a live state on its caller's stack.
     unsafe { &mut *state.cast::<S>() }.round().into()
 }

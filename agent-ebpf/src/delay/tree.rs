@@ -32,12 +32,12 @@ pub extern "C" fn above(dentry: u64, mount: u64, sought: u64) -> u64 {
         sought,
         found: 0,
     };
-    repeat::<(), _>(STEPS, &mut walk);
+    repeat(STEPS, &mut walk);
     walk.found
 }
 
 /// One directory.
-impl Round<()> for Walk {
+impl Round for Walk {
     #[inline(always)]
     fn round(&mut self) -> bool {
         let Some(offsets) = offsets() else {
@@ -46,11 +46,7 @@ impl Round<()> for Walk {
         if self.dentry == 0 {
             return true;
         }
-        let inode: u64 = field(self.dentry, offsets.dentry_inode);
-        let sb: u64 = field(self.dentry, offsets.dentry_sb);
-        let device: u32 = field(sb, offsets.sb_device);
-        let number: u64 = field(inode, offsets.inode_number);
-        self.found |= wanted(&Wanted::new(Kind::Under, number, device.into())) & self.sought;
+        self.found |= rules_at(self.dentry) & self.sought;
         if self.found == self.sought {
             return true;
         }
@@ -70,4 +66,18 @@ impl Round<()> for Walk {
         self.mount = above;
         false
     }
+}
+
+/// The rules that name this directory. A global function, see `smallest_cap`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn rules_at(dentry: u64) -> u64 {
+    let Some(offsets) = offsets() else {
+        return 0;
+    };
+    let inode: u64 = field(dentry, offsets.dentry_inode);
+    let sb: u64 = field(dentry, offsets.dentry_sb);
+    let device: u32 = field(sb, offsets.sb_device);
+    let number: u64 = field(inode, offsets.inode_number);
+    wanted(&Wanted::new(Kind::Under, number, device.into()))
 }

@@ -22,7 +22,7 @@ struct Spin {
     now_ns: u64,
 }
 
-impl Round<()> for Spin {
+impl Round for Spin {
     #[inline(always)]
     fn round(&mut self) -> bool {
         // SAFETY: a helper without arguments.
