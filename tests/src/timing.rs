@@ -90,12 +90,12 @@ pub fn spins(length: Duration, count: usize, pause: Duration) -> Vec<u64> {
     (0..count).map(spin).collect()
 }
 
-/// The share of spins that were too long by more than `slack`: waits of that length are disturbed no less.
+/// The share of [`spins`] that were too long by more than `slack`: waits of that length are disturbed no less.
 #[must_use]
-pub fn late(spins: &[u64], slack: Duration) -> f64 {
+pub fn late(overshoots_ns: &[u64], slack: Duration) -> f64 {
     let slack = slack.as_nanos() as u64;
-    let late = spins.iter().filter(|over| **over > slack);
-    late.count() as f64 / spins.len().max(1) as f64
+    let late = overshoots_ns.iter().filter(|over| **over > slack);
+    late.count() as f64 / overshoots_ns.len().max(1) as f64
 }
 
 fn times(

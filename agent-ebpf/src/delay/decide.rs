@@ -51,10 +51,10 @@ fn concerns(rule: &Rule, size: u64) -> bool {
 pub const EXEMPT: u64 = 1;
 pub const ROW: u64 = 2;
 /// A rule's answer: whether it has a share in a wait, and from this bit on the share.
-pub const GRANTED: u64 = 1;
-pub const SHARE: u32 = 1;
+pub const GRANTED_BIT: u64 = 1;
+pub const SHARE_SHIFT: u32 = 1;
 
-/// The share of the rule in a wait (ns), at most `room_ns`, as [`SHARE`] says. A global function, see `ruled`.
+/// The share of the rule in a wait (ns), at most `room_ns`, as [`SHARE_SHIFT`] says. A global function, see `ruled`.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn share_of(
@@ -77,7 +77,7 @@ pub extern "C" fn share_of(
     let fate = match asked_ns(rule, tally, place, start_ns, hindered) {
         Ok(asked_ns) => {
             let share_ns = asked_ns.min(room_ns);
-            answer = share_ns << SHARE | GRANTED;
+            answer = share_ns << SHARE_SHIFT | GRANTED_BIT;
             tally.asked_ns += asked_ns;
             tally.capped += u64::from(share_ns < asked_ns);
             tally.account_ns = tally.account_ns.wrapping_sub(share_ns);

@@ -9,7 +9,7 @@ use agent_common::{
 };
 
 use super::{
-    decide::{EXEMPT, GRANTED, SHARE, book, book_share, share_of, smaller_cap},
+    decide::{EXEMPT, GRANTED_BIT, SHARE_SHIFT, book, book_share, share_of, smaller_cap},
     repeat::{Round, repeat},
 };
 
@@ -70,8 +70,8 @@ impl Hit {
     }
 }
 
-/// The next rule's share in a wait. Without branches, of which each is a way more for a verifier that goes through all
-/// rounds.
+/// The next rule's share in a wait. What there is has no branches, of which each is a way more for a verifier that goes
+/// through all rounds. Unlike the other loops this one is part of `serve`: it has more than one result.
 impl Round for Hit {
     #[inline(always)]
     fn round(&mut self) -> bool {
@@ -80,10 +80,10 @@ impl Round for Hit {
         };
         let hindered = (((self.exempt >> place) & 1) * EXEMPT) | self.row;
         let answer = share_of(place, self.start_ns, self.size, self.room_ns, hindered);
-        let share_ns = answer >> SHARE;
+        let share_ns = answer >> SHARE_SHIFT;
         self.wait_ns += share_ns;
         self.room_ns -= share_ns;
-        self.granted |= (answer & GRANTED) << place;
+        self.granted |= (answer & GRANTED_BIT) << place;
         false
     }
 }

@@ -1,5 +1,5 @@
-//! What takes long is done in threads, one at a time: probes are loaded and unloaded, the kernel's types are read. That may
-//! take seconds, in which leases have to be renewed and others want answers.
+//! What takes long is done in threads: probes are loaded and unloaded, one at a time, and beside that the kernel's types are
+//! read, once for all who ask. That may take seconds, in which leases have to be renewed and others want answers.
 
 use std::{
     sync::{Arc, mpsc},

@@ -11,6 +11,7 @@ use aya::{
     },
     sys::SyscallError,
 };
+use log::warn;
 
 use crate::plan::Attempt;
 
@@ -84,10 +85,23 @@ pub fn detach(ebpf: &mut Ebpf, name: &str, link: Link) -> Result<(), ProgramErro
     }
 }
 
+/// Detaches and frees a program.
+pub fn unload(ebpf: &mut Ebpf, name: &str) {
+    let unloaded = match ebpf.program_mut(name) {
+        Some(Program::RawTracePoint(program)) => program.unload(),
+        Some(Program::KProbe(program)) => program.unload(),
+        Some(Program::FEntry(program)) => program.unload(),
+        _ => Ok(()),
+    };
+    if let Err(error) = unloaded {
+        warn!("failed to unload {name}: {error}");
+    }
+}
+
 fn attach_fentry(program: &mut Program, function: &str, btf: &Btf) -> Result<Link, ProgramError> {
     let fentry: &mut FEntry = program.try_into()?;
     if fentry.fd().is_ok() {
-        // For another function, and detached.
+        // It was kept for the next rule, and cannot be attached again.
         fentry.unload()?;
     }
     fentry.load(function, btf)?;

@@ -36,6 +36,8 @@ fn verified(agent: &Agent, args: &[&str]) -> (Value, Option<i32>) {
 /// A machine that stops a CPU for some ms in the middle of a wait makes it longer, as it does any: then `verify` is right
 /// to find the mean off, and for nothing else.
 const TRIES: usize = 8;
+/// By what part of their length plain spins may be too long where a wait can be verified: half of what that allows.
+const QUIET: f64 = 0.025;
 
 /// `run` until the rule that it names is verified, with what `verify` said of that one. Each try has to end by one of the
 /// two: verified, or only longer by its mean.
@@ -44,14 +46,17 @@ fn verified_in_a_few(
     length: Duration,
     run: impl Fn(usize) -> String,
 ) -> Option<(String, Value)> {
+    let mut quiet = 0;
     for number in 0..TRIES {
+        let over_before = mean_overshoot(length);
         let name = run(number);
         let (rules, code) = verified(agent, &[&name]);
         let rule = rules[0].clone();
         let error = rule["error"].as_f64().unwrap();
-        let over = mean_overshoot(length);
+        let over = mean_overshoot(length).max(over_before);
+        quiet += usize::from(over <= QUIET);
         println!(
-            "{name}: the mean off by {:.2} %, of plain spins by {:.2} %",
+            "{name}: the mean off by {:.2} %, of plain spins by up to {:.2} %",
             error * 100.0,
             over * 100.0
         );
@@ -69,12 +74,12 @@ fn verified_in_a_few(
         assert!(mean_only && error > 0.05 && code == Some(1), "{rule}");
         assert_eq!(rule["ok"], false, "{rule}");
     }
-    let over = mean_overshoot(length);
+    // The spins come before and after, so that both are quiet proves little once.
     assert!(
-        over > 0.025,
-        "never verified, and plain spins are {over:.4} too long only"
+        quiet * 2 <= TRIES,
+        "never verified in {TRIES} tries, {quiet} of them undisturbed"
     );
-    println!("skipped: this machine makes plain spins too long, by {over:.4} of their length");
+    println!("skipped: this machine makes plain spins too long, in most of {TRIES} tries");
     None
 }
 

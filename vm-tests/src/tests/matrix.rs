@@ -29,8 +29,10 @@ pub const WORKS: &str = "works";
 const PROGRAM: &str = "/iolag";
 /// A function that any rule or histogram may name.
 const FUNCTION: &str = "fn:vfs_statx";
-/// A point that only rules want.
-const AGAIN: &str = "vfs.fsync";
+/// Points that only rules want, and whose programs stay loaded for the next one.
+const WANTED: [&str; 2] = ["vfs.fsync", "vfs.lookup"];
+/// The kernel here that is older than 5.13 and refuses to attach a program by `fentry` twice.
+const REFUSES_AGAIN: &str = "5.10";
 /// Programs are freed some RCU grace periods after their links.
 const GONE: Duration = Duration::from_secs(5);
 /// Between two passes of the load, of which the second that a histogram takes has to see one.
@@ -79,10 +81,16 @@ fn points(backend: Backend, rows: &mut Rows) -> Result<()> {
             add(name, reason(&format!("{error:#}")));
             continue;
         }
+        let programs = loaded()?;
         hit(&agent, name)?;
-        // What rules want is attached for the first of them otherwise than for later ones.
-        if name == AGAIN && backend != Backend::Tp {
+        if WANTED.contains(&name) && backend != Backend::Tp {
             agent.call(&inject).context("for the second time")?;
+            let again = loaded()?;
+            ensure!(
+                again == programs
+                    || backend == Backend::Fentry && table::kernel()? == REFUSES_AGAIN,
+                "{name}: programs {again:?} were {programs:?} before the rule went and came again"
+            );
             hit(&agent, name)?;
         }
         add(name, WORKS.into());

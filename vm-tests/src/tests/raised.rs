@@ -120,8 +120,8 @@ pub fn by_calls(
     delay_ms: u64,
     number: usize,
 ) -> Result<Raised> {
-    let run = |without: Duration| {
-        let times = calls(Path::new(FILE), number, SPACING + without)?;
+    let run = |instead_of_delay: Duration| {
+        let times = calls(Path::new(FILE), number, SPACING + instead_of_delay)?;
         Ok((median(times), number as u64))
     };
     by(agent, point, "set", delay_ms, &run)
@@ -137,7 +137,7 @@ pub fn by_fio(agent: &Agent, delay_ms: u64) -> Result<Raised> {
     by(agent, "block.issue", "set-blk", delay_ms, &run)
 }
 
-/// `run` gives the median (ns) of so many calls. It is told for how long each is not delayed.
+/// `run` gives the median (ns) of so many calls. Where there is no delay it is told how long that would be.
 fn by(
     agent: &Agent,
     point: &str,

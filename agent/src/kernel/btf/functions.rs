@@ -10,7 +10,6 @@ use std::{
 };
 
 use aya::{Btf, Endianness};
-use log::warn;
 
 use super::{
     HEADER, MAGIC, VERSION, Vetted,
@@ -75,28 +74,30 @@ impl FunctionIds {
 }
 
 /// [`FunctionIds::btf`], made when it is first needed: some MB, and not needed where a program is still loaded.
-pub struct OnDemand<'a> {
-    ids: Option<&'a FunctionIds>,
-    made: OnceCell<Option<Btf>>,
+pub struct OnDemand {
+    ids: Option<FunctionIds>,
+    made: OnceCell<Result<Btf, String>>,
 }
 
-impl<'a> OnDemand<'a> {
-    pub fn new(ids: Option<&'a FunctionIds>) -> Self {
+impl OnDemand {
+    pub fn new(ids: Option<FunctionIds>) -> Self {
         let made = OnceCell::new();
         Self { ids, made }
     }
 
-    /// None where there are no ids, or aya cannot read it.
-    pub fn get(&self) -> Option<&Btf> {
+    /// # Errors
+    /// There are no ids, or aya's own; in one line.
+    pub fn get(&self) -> Result<&Btf, String> {
         let make = || {
-            let btf = self.ids?.btf();
-            btf.inspect_err(|failure| warn!("fentry is not tried: {failure}"))
-                .ok()
+            let ids = self.ids.as_ref();
+            let btf = ids.ok_or("the kernel's BTF could not be read")?.btf();
+            btf.map_err(|failure| failure.to_string())
         };
-        self.made.get_or_init(make).as_ref()
+        self.made.get_or_init(make).as_ref().map_err(Clone::clone)
     }
 
-    pub fn was_needed(&self) -> bool {
-        self.made.get().is_some()
+    /// Drops what was made, and tells whether anything was.
+    pub fn forget(&mut self) -> bool {
+        self.made.take().is_some()
     }
 }

@@ -2,6 +2,7 @@
 
 mod fields;
 mod functions;
+mod kept;
 mod points;
 mod rules;
 mod trial;
@@ -64,8 +65,8 @@ pub struct Sample {
 /// Owns programs, links and maps: dropping it detaches and frees everything.
 pub struct DelayProbe {
     ebpf: Ebpf,
-    /// What `fentry` takes; none where it is not to be had.
-    fentry: Option<FunctionIds>,
+    /// What `fentry` takes.
+    fentry: OnDemand,
     choice: Choice,
     pub rules: RuleMaps,
     counters: PerCpuArray<MapData, Counters>,
@@ -96,7 +97,7 @@ impl DelayProbe {
                 None
             }
         };
-        let types = OnDemand::new(fentry.as_ref());
+        let mut fentry = OnDemand::new(fentry);
         let mut ebpf = load_object()?;
         // Taken before the programs are loaded, so that its map stays open for them.
         let log = KernelLog::init(&mut ebpf)
@@ -107,9 +108,9 @@ impl DelayProbe {
         }
         let mut points = Points::default();
         for plan in plans {
-            points.attach(&mut ebpf, &types, plan, choice)?;
+            points.attach(&mut ebpf, &fentry, plan, choice)?;
         }
-        drop(types);
+        fentry.forget();
         give_back_memory();
         let probe = Self {
             rules: RuleMaps::take(&mut ebpf)?,
@@ -148,17 +149,20 @@ impl DelayProbe {
     ) -> Result<(), Failure> {
         let new = |plan: &PointPlan| !self.points.has(plan.point);
         let plans: Vec<PointPlan> = plans.into_iter().filter(new).collect();
-        let types = OnDemand::new(self.fentry.as_ref());
         meanwhile(&mut self.rules);
+        if plans.iter().any(|plan| self.points.takes_types(plan)) {
+            // Now, as this takes its time too. Who needs it is told why it is not to be had.
+            let _refused = self.fentry.get();
+            meanwhile(&mut self.rules);
+        }
         let attached = plans.into_iter().try_for_each(|plan| {
             let attached = self
                 .points
-                .attach(&mut self.ebpf, &types, plan, self.choice);
+                .attach(&mut self.ebpf, &self.fentry, plan, self.choice);
             meanwhile(&mut self.rules);
             attached
         });
-        if types.was_needed() {
-            drop(types);
+        if self.fentry.forget() {
             give_back_memory();
         }
         attached

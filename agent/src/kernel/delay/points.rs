@@ -7,16 +7,14 @@ use std::{
 
 use agent_common::catalogue::{Backend, FORKS, Layer, Point, Watched, slot_of};
 use anyhow::Context as _;
-use aya::{
-    Ebpf,
-    programs::{FEntry, KProbe, Program, RawTracePoint},
-};
+use aya::Ebpf;
 use log::{debug, warn};
 
+use super::kept::Kept;
 use crate::{
     failure::Failure,
     kernel::{
-        attach::{Link, attach, attach_again, detach, program_name},
+        attach::{Link, attach, program_name, unload},
         btf::OnDemand,
         prog_info::{ProgStats, prog_stats},
     },
@@ -36,11 +34,11 @@ pub struct Attached {
     /// The programs: of the point's own function, and of the further ones.
     programs: Vec<String>,
     /// Of those at functions: which is at which, and by what it is detached.
-    links: Vec<Placed>,
+    links: Vec<AtFunction>,
 }
 
 /// A program at a function, and by what it is detached.
-type Placed = (String, &'static str, Link);
+type AtFunction = (String, &'static str, Link);
 
 #[derive(Default)]
 pub struct Points {
@@ -51,9 +49,7 @@ pub struct Points {
     entry_missed: u64,
     submitters: Vec<Watched>,
     forks: Vec<Watched>,
-    /// Programs that rules wanted and that stay loaded for the next ones, detached, each with its function: while the
-    /// kernel verifies one, no lease is renewed.
-    kept: BTreeMap<String, &'static str>,
+    kept: Kept,
 }
 
 impl Points {
@@ -92,7 +88,7 @@ impl Points {
     pub fn attach(
         &mut self,
         ebpf: &mut Ebpf,
-        btf: &OnDemand<'_>,
+        btf: &OnDemand,
         plan: PointPlan,
         choice: Choice,
     ) -> Result<(), Failure> {
@@ -109,7 +105,7 @@ impl Points {
     pub fn try_out(
         &self,
         ebpf: &mut Ebpf,
-        btf: &OnDemand<'_>,
+        btf: &OnDemand,
         plan: PointPlan,
     ) -> Result<Attempt, Vec<Refusal>> {
         let attached = self.attach_first(ebpf, btf, plan)?;
@@ -122,7 +118,7 @@ impl Points {
     fn attach_first(
         &self,
         ebpf: &mut Ebpf,
-        btf: &OnDemand<'_>,
+        btf: &OnDemand,
         plan: PointPlan,
     ) -> Result<Attached, Vec<Refusal>> {
         let PointPlan {
@@ -155,17 +151,17 @@ impl Points {
     fn attach_all(
         &self,
         ebpf: &mut Ebpf,
-        btf: &OnDemand<'_>,
+        btf: &OnDemand,
         point: &'static Point,
         attempt: Attempt,
-    ) -> Result<(Vec<String>, Vec<Placed>), String> {
+    ) -> Result<(Vec<String>, Vec<AtFunction>), String> {
         let mut name = program_name(point, attempt);
         if name == TWINS[0] {
             name = TWINS[self.entry_twin as usize & 1].into();
         }
         let backend = attempt.backend;
         let mut links = Vec::new();
-        let link = self.attach_one(ebpf, btf, &name, attempt)?;
+        let link = self.kept.attach(ebpf, btf, &name, attempt)?;
         links.extend(link.map(|link| (name.clone(), attempt.symbol, link)));
         let mut programs = vec![name];
         if backend == Backend::Tp {
@@ -175,7 +171,8 @@ impl Points {
             let name = format!("{}_{}", program_name(point, attempt), further.name);
             let mut last = String::new();
             let attached = further.functions.iter().find_map(|symbol| {
-                self.attach_one(ebpf, btf, &name, Attempt { backend, symbol })
+                self.kept
+                    .attach(ebpf, btf, &name, Attempt { backend, symbol })
                     .map(|link| link.map(|link| (name.clone(), *symbol, link)))
                     .map_err(|reason| last = format!("{symbol}: {reason}"))
                     .ok()
@@ -192,25 +189,12 @@ impl Points {
         Ok((programs, links))
     }
 
-    /// Attaches a program: at once if it was kept for that function.
-    fn attach_one(
-        &self,
-        ebpf: &mut Ebpf,
-        btf: &OnDemand<'_>,
-        name: &str,
-        attempt: Attempt,
-    ) -> Result<Option<Link>, String> {
-        if attempt.backend != Backend::Fentry {
-            return attach(ebpf, None, name, attempt);
-        }
-        if self.kept.get(name) == Some(&attempt.symbol) {
-            match attach_again(ebpf, name) {
-                Ok(link) => return Ok(Some(link)),
-                // Before 5.13 it is refused, and where the program could not stay.
-                Err(reason) => debug!("{name} is loaded again: {reason}"),
-            }
-        }
-        attach(ebpf, btf.get(), name, attempt)
+    /// Whether attaching this will take the kernel's types.
+    pub fn takes_types(&self, plan: &PointPlan) -> bool {
+        plan.attempts.first().is_some_and(|attempt| {
+            attempt.backend == Backend::Fentry
+                && !self.kept.has(&program_name(plan.point, *attempt))
+        })
     }
 
     /// Detaches what rules wanted and no rule wants.
@@ -228,11 +212,7 @@ impl Points {
             let mut programs = attached.programs;
             programs.retain(|program| !links.iter().any(|(name, ..)| name == program));
             for (name, symbol, link) in links {
-                match detach(ebpf, &name, link) {
-                    Ok(()) => drop(self.kept.insert(name, symbol)),
-                    // Then by all means.
-                    Err(_) => unload(ebpf, &name),
-                }
+                self.kept.leave(ebpf, name, symbol, link);
             }
             for program in programs {
                 let shared = self
@@ -327,19 +307,6 @@ fn switch(ebpf: &mut Ebpf, are: &mut Vec<Watched>, wanted: &[Watched]) -> anyhow
     }
     *are = wanted.to_vec();
     Ok(())
-}
-
-/// Detaches and frees a program.
-fn unload(ebpf: &mut Ebpf, name: &str) {
-    let unloaded = match ebpf.program_mut(name) {
-        Some(Program::RawTracePoint(program)) => RawTracePoint::unload(program),
-        Some(Program::KProbe(program)) => KProbe::unload(program),
-        Some(Program::FEntry(program)) => FEntry::unload(program),
-        _ => Ok(()),
-    };
-    if let Err(error) = unloaded {
-        warn!("failed to unload {name}: {error}");
-    }
 }
 
 #[cfg(test)]

@@ -10,15 +10,15 @@ use crate::{
     failure::Failure,
     functions,
     host::Facts,
-    kernel::btf::{FunctionIds, OnDemand},
+    kernel::btf::OnDemand,
     plan::{Attempt, PointPlan, Refusal},
 };
 
 /// There is no lease and no rule in its maps, so nobody waits. Dropping it detaches and frees everything.
 pub struct DelayTrial {
     ebpf: Ebpf,
-    /// What `fentry` takes; none where it is not to be had.
-    fentry: Option<FunctionIds>,
+    /// What `fentry` takes.
+    fentry: OnDemand,
     points: Points,
     functions: Functions,
 }
@@ -34,7 +34,7 @@ impl DelayTrial {
         let mut ebpf = load_object()?;
         Ok(Self {
             functions: Functions::take(&mut ebpf)?,
-            fentry,
+            fentry: OnDemand::new(fentry),
             points: Points::default(),
             ebpf,
         })
@@ -45,8 +45,7 @@ impl DelayTrial {
     /// # Errors
     /// All of it is refused.
     pub fn point(&mut self, plan: PointPlan) -> Result<Attempt, Vec<Refusal>> {
-        let types = OnDemand::new(self.fentry.as_ref());
-        self.points.try_out(&mut self.ebpf, &types, plan)
+        self.points.try_out(&mut self.ebpf, &self.fentry, plan)
     }
 
     /// Whether rules can be at a function.
