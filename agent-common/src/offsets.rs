@@ -1,6 +1,6 @@
 //! Where the fields are that the rules' filters read: from the running kernel's BTF, put into a map of the probe
-//! `delay` when the first rule needs them. So an agent without such rules starts without reading BTF, and a kernel
-//! without BTF loses the filters and nothing else.
+//! `delay` when the first rule or `set` comes. So an agent starts without looking for them, and the injector loads on a
+//! kernel without BTF too: what it loses there is in docs/architecture.md.
 
 /// Fields of the kernel's structures: name, structure and path, for each of those that have been its place.
 macro_rules! offsets {
@@ -53,6 +53,8 @@ offsets! {
     mount_point: "mount" "mnt_mountpoint";
     task_files: "task_struct" "files";
     task_stack: "task_struct" "stack";
+    /// Of x86.
+    task_status: "task_struct" "thread_info.status";
     task_group: "task_struct" "tgid";
     task_flags: "task_struct" "flags";
     task_memory: "task_struct" "mm";

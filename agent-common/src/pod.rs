@@ -1,23 +1,6 @@
 //! Plain-old-data that crosses the maps. Both sides read these bytes, so: `repr(C)`, only `u64`
 //! fields, no padding.
 
-use crate::catalogue::POINTS;
-
-/// What the agent tells the delay probe: the only entry of the map `CONTROL`.
-///
-/// The kernel copies a value word by word, so a program may see one field new and another old for
-/// one hit; no field depends on another to be safe.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Control {
-    /// `CLOCK_MONOTONIC` time in ns past which no point delays any more. The agent renews it.
-    pub lease_until_ns: u64,
-    /// The wait per hit in ns, by the slot of the point; 0 is off.
-    pub delay_ns: [u64; POINTS.len()],
-    /// Which of the twins at `sys_enter` does the work, 0 or 1; the other returns at once.
-    pub entry_twin: u64,
-}
-
 /// What one CPU counted at one point: an entry of the per-CPU map `COUNTERS`, by slot.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +43,5 @@ pub const MAX_DELAY_NS: u64 = 1_000_000_000;
 #[cfg(feature = "user")]
 mod user {
     // SAFETY: repr(C), only u64 fields, no padding: any bytes are a value.
-    unsafe impl aya::Pod for super::Control {}
-    // SAFETY: as above.
     unsafe impl aya::Pod for super::Counters {}
 }

@@ -191,10 +191,10 @@ impl Probes {
     /// As [`Self::kept_events`], and all that will come.
     ///
     /// # Errors
-    /// As there, or there are too many followers.
+    /// As there.
     pub fn follow_events(&mut self) -> Result<(Vec<Event>, broadcast::Receiver<Event>), Failure> {
         let kept = self.kept_events()?;
-        Ok((kept, self.events.follow()?))
+        Ok((kept, self.events.follow()))
     }
 
     /// What a loaded probe recorded.

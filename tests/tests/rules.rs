@@ -48,7 +48,7 @@ fn flags_that_make_no_sense_are_refused_before_anything_is_asked() {
             &["--under", "no such directory"],
         ),
         (&["--device", ""], &["--device"]),
-        (&["--for", "30"], &["--for 30 has no unit", "30ms"]),
+        (&["--for", "30"], &["--for 30 has no unit", "30s or 30m"]),
         (&["--for", "0s"], &["--for 0"]),
         (&["--for", "1s", "--ramp", "2s"], &["--ramp", "--for"]),
         (&["--seed", "many"], &["--seed"]),

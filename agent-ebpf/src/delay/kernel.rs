@@ -58,6 +58,24 @@ pub fn number(pointer: u64) -> u64 {
     at((&raw const pointer) as u64)
 }
 
+/// Bit of `thread_info.status` on x86: the task is in a 32-bit system call, whose numbers are other calls'
+/// (`TS_COMPAT`, arch/x86/include/asm/thread_info.h).
+const COMPAT: u32 = 2;
+
+/// Whether the current task is in a 32-bit system call; no, where this kernel does not tell.
+#[inline(always)]
+pub fn in_compat_call() -> bool {
+    let Some(offsets) = offsets().filter(|offsets| offsets.task_status != 0) else {
+        return false;
+    };
+    if !has(offsets.task_status) {
+        return false;
+    }
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task() };
+    field::<u32>(task, offsets.task_status) & COMPAT != 0
+}
+
 /// Number of the system call that the current task is in, or was in last. Of a thread of the kernel it is nothing
 /// of meaning.
 #[inline(always)]

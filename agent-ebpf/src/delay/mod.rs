@@ -124,18 +124,20 @@ const GIVEN: u32 = 16;
 #[unsafe(no_mangle)]
 pub extern "C" fn ruled(slot_given: u32, rules: u64, start_ns: u64, word: u64, size: u64) -> u64 {
     let slot = slot_given & ((1 << GIVEN) - 1);
+    let given = Given::from(slot_given >> GIVEN);
     let Some(control) = CONTROL.get(0) else {
         return 0;
     };
     let (mut rules, mut size) = (rules, size);
     if rules & control.by[Kind::Size as usize] != 0 {
-        size = subject::size(Given::from(slot_given >> GIVEN), word, size);
+        size = subject::size(given, word, size);
         rules = filters::of_size(control, rules, size);
     }
     if rules & control.filtered != 0 {
         rules = filters::matching(slot_given, rules, word);
     }
-    if rules == 0 {
+    // Late, as it costs a read, and most hits are through before.
+    if rules == 0 || given.by_number() && kernel::in_compat_call() {
         return 0;
     }
     serve(slot, rules, start_ns, size)

@@ -10,7 +10,7 @@ use aya_ebpf::{
     maps::{Array, LruHashMap},
 };
 
-use super::{filters::of_task, kernel::field};
+use super::{filters::of_task, kernel::field, tasks::count_untracked};
 
 #[map]
 static OWNERS: LruHashMap<u64, Owner> = LruHashMap::with_max_entries(16_384, 0);
@@ -40,8 +40,9 @@ pub fn note(control: &Control, bio: u64) {
         rules,
         epoch: control.epoch,
     };
-    // Without room nobody is noted, and the rules do not match.
-    let _no_room = OWNERS.insert(bio, owner, 0);
+    if OWNERS.insert(bio, owner, 0).is_err() {
+        count_untracked();
+    }
 }
 
 /// Whether nobody who satisfies a rule's filters by task has submitted a request since the rules changed.

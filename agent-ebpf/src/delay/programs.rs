@@ -156,7 +156,7 @@ fn entered(ctx: &RawTracePointContext, twin: u64) {
         return;
     }
     let given = match slot {
-        slot::VFS_OPEN => Given::Nothing,
+        slot::VFS_OPEN => Given::Call,
         _ => Given::Registers,
     };
     hit_with(ctx, control, slot, given, || (ctx.arg(0), 0));
@@ -171,11 +171,10 @@ pub fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
     if descriptor > i32::MAX as u64 {
         return 0;
     }
-    let Some(number) =
-        kernel::offsets().map(|offsets| kernel::field::<u64>(ctx.arg(0), offsets.registers_number))
-    else {
+    let Some(offsets) = kernel::offsets().filter(|offsets| offsets.registers_number != 0) else {
         return 0;
     };
+    let number: u64 = kernel::field(ctx.arg(0), offsets.registers_number);
     if is_in(number, syscalls::OPEN) {
         hit(&ctx, slot::VFS_OPENED, Given::Descriptor, || {
             (descriptor, 0)

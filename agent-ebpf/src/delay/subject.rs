@@ -21,7 +21,17 @@ pub enum Given {
     Descriptor,
     /// The registers of a system call whose first argument is a descriptor and the third a size.
     Registers,
+    /// Nothing, of a system call.
+    Call,
     Nothing,
+}
+
+impl Given {
+    /// Whether the point was chosen by the number of a system call.
+    #[inline(always)]
+    pub fn by_number(self) -> bool {
+        matches!(self, Self::Descriptor | Self::Registers | Self::Call)
+    }
 }
 
 impl From<u32> for Given {
@@ -34,6 +44,7 @@ impl From<u32> for Given {
             3 => Self::Request,
             4 => Self::Descriptor,
             5 => Self::Registers,
+            6 => Self::Call,
             _ => Self::Nothing,
         }
     }

@@ -16,7 +16,7 @@ use super::{
 #[map]
 static PIDS: HashMap<u32, Set> = HashMap::with_max_entries(16_384, 0);
 
-/// Children that found no place in `PIDS` (count).
+/// Children that found no place in `PIDS`, and requests of which there was none in `OWNERS` (count).
 #[map]
 static UNTRACKED: aya_ebpf::maps::PerCpuArray<u64> =
     aya_ebpf::maps::PerCpuArray::with_max_entries(1, 0);
@@ -43,9 +43,15 @@ pub fn forked(control: &Control, child: u64) {
         return;
     }
     filters::want_process(group);
-    if PIDS.insert(group, inherited, 0).is_err()
-        && let Some(count) = UNTRACKED.get_ptr_mut(0)
-    {
+    if PIDS.insert(group, inherited, 0).is_err() {
+        count_untracked();
+    }
+}
+
+/// One of whom nothing could be noted: what it does matches no rule.
+#[inline(always)]
+pub fn count_untracked() {
+    if let Some(count) = UNTRACKED.get_ptr_mut(0) {
         // SAFETY: this CPU's own word.
         unsafe { *count += 1 };
     }

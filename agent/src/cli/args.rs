@@ -56,7 +56,7 @@ pub enum Verb {
     Inject(Box<Inject>),
     /// Make a disk answer like another: add to each request what brings one profile to the other
     Imitate(Box<imitate::Args>),
-    /// Show the rules in force, and what came of each
+    /// Show the rules in force, and the last 32 that ended, with what came of each
     Rules(manage::Rules),
     /// Remove a rule, or all
     Remove(manage::Remove),
@@ -80,7 +80,7 @@ pub enum Verb {
     /// Load, unload and list measuring probes of the agent
     #[command(subcommand)]
     Probe(ProbeVerb),
-    /// All delays to 0
+    /// Remove all rules, those of set and set-blk too
     Reset,
     /// Detach everything and end the agent
     Stop,
@@ -115,7 +115,7 @@ pub struct Run {
     /// Go to the background once ready, or fail with the reason
     #[arg(long)]
     pub detach: bool,
-    /// Measuring probes to load: block,vfs; or all that this kernel can run
+    /// Measuring probes to load: block,vfs; or `all`: those that this kernel can run, but for fn:NAME
     #[arg(long, value_name = "PROBES", value_delimiter = ',')]
     pub probes: Vec<String>,
     /// Where a detached agent reports that it is ready

@@ -123,7 +123,7 @@ fn unanswered(socket: &Path, error: &io::Error, patience: Duration) -> Failure {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             failure(&format!("no answer within {} s from the agent", patience.as_secs()))
-                .hint("it hangs or is stopped (its delays end by themselves); end it with kill, then: iolag run --detach")
+                .hint("it hangs or is stopped, and its delays have ended by themselves; end it with kill -9, then: iolag run --detach")
         }
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
             failure("connection closed by the agent").hint("only root may command it; see its log")

@@ -9,7 +9,7 @@ use crate::{
     rules::spec::Spec,
 };
 
-/// The longest line either side sends; a dump of a thousand series is some MiB.
+/// The longest answer (bytes): a dump of a thousand series is some MiB. Requests are far shorter, see the server.
 pub const MAX_LINE: usize = 64 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

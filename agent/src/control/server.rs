@@ -18,7 +18,7 @@ use super::{
     turns::Turns,
 };
 use crate::{
-    failure::{FAILED, Failure, USAGE},
+    failure::{FAILED, Failure, HOST, USAGE},
     rules::spec::Filters,
     session::Session,
 };
@@ -109,7 +109,7 @@ impl Service {
         // which its commands would lend them.
         if !stream.peer_cred().is_ok_and(|peer| peer.uid() == 0) {
             let refusal = answer(Err(
-                Failure::new(FAILED, "only root may command the agent").hint("use sudo")
+                Failure::new(HOST, "only root may command the agent").hint("use sudo")
             ));
             let _gone = self.send(&mut stream, refusal).await;
             return;

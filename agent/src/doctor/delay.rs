@@ -74,7 +74,8 @@ pub fn attempt(facts: &Facts) -> Result<(Vec<Trial>, Others), Failure> {
             Some(why) => Err(why.into()),
             None => trial
                 .function(FUNCTION)
-                .map_err(|failure| failure.to_string()),
+                .map_err(|failure| failure.to_string())
+                .and_then(|()| interrupts_are_told(&filters)),
         },
         filters: filters.and_then(|fields| {
             let watched = trial.watch(&fields.submitters);
@@ -82,6 +83,15 @@ pub fn attempt(facts: &Facts) -> Result<(Vec<Trial>, Others), Failure> {
         }),
     };
     Ok((trials, others))
+}
+
+/// Rules at functions, which an interrupt may call, are refused where it cannot be told.
+fn interrupts_are_told(fields: &Result<Fields, String>) -> Result<(), String> {
+    match fields {
+        Ok(fields) if fields.preempt_count.is_some() => Ok(()),
+        Ok(_) => Err("this kernel does not tell what is an interrupt".into()),
+        Err(why) => Err(format!("what is an interrupt is not told: {why}")),
+    }
 }
 
 /// Whether the switches `set` and `set-blk` have a backend at each of their points.
@@ -254,7 +264,7 @@ fn functions(others: &Others) -> Check {
         Ok(()) => check("fn:NAME", Status::Ok, "kprobe"),
         Err(why) => check("fn:NAME", Warn, "none")
             .because(why)
-            .remedy("a kernel with kprobes (CONFIG_KPROBE_EVENTS); only rules at fn:NAME are lost"),
+            .remedy("it takes kprobes (CONFIG_KPROBE_EVENTS), BTF and CAP_SYSLOG; only rules at fn:NAME are lost"),
     }
 }
 

@@ -51,7 +51,8 @@ fn release(facts: &Facts) -> Check {
 }
 
 fn btf(facts: &Facts) -> Check {
-    const LOST: &str = "without it there is no fentry, no measuring, and no filter of rules";
+    const LOST: &str =
+        "without it there is no fentry, no measuring, no rule at fn:NAME, and no filter of rules";
     let remedy = "a kernel with CONFIG_DEBUG_INFO_BTF=y, and its /sys mounted";
     match &facts.btf {
         Btf::Bytes(bytes) => check("btf", Status::Ok, format!("{} KiB", bytes >> 10)),

@@ -4,15 +4,10 @@ use std::collections::VecDeque;
 
 use tokio::sync::broadcast;
 
-use crate::{
-    failure::{FAILED, Failure},
-    report::events::Event,
-};
+use crate::report::events::Event;
 
 /// Events that are kept, and events by which a follower may be behind.
 const KEPT: usize = 256;
-/// More would take the connections that other commands need.
-const FOLLOWERS: usize = 32;
 
 /// Dropping it ends the connection to every follower.
 pub struct EventLog {
@@ -45,19 +40,10 @@ impl EventLog {
         self.kept.iter().cloned().collect()
     }
 
-    /// All that will come.
-    ///
-    /// # Errors
-    /// There are too many followers.
-    pub fn follow(&self) -> Result<broadcast::Receiver<Event>, Failure> {
-        if self.followers.receiver_count() >= FOLLOWERS {
-            return Err(Failure::new(
-                FAILED,
-                format!("failed to follow: {FOLLOWERS} others do already"),
-            )
-            .hint("end one of them"));
-        }
-        Ok(self.followers.subscribe())
+    /// All that will come. How many may follow, the server says.
+    #[must_use]
+    pub fn follow(&self) -> broadcast::Receiver<Event> {
+        self.followers.subscribe()
     }
 }
 
@@ -73,7 +59,7 @@ mod tests {
     fn the_last_ones_are_kept_and_followers_get_each() {
         let mut log = EventLog::default();
         log.push(event(0));
-        let mut follower = log.follow().unwrap();
+        let mut follower = log.follow();
         for count in 1..=KEPT as u64 {
             log.push(event(count));
         }
@@ -86,9 +72,9 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_follower_is_told_how_many_it_missed_and_too_many_are_refused() {
+    fn a_slow_follower_is_told_how_many_it_missed() {
         let mut log = EventLog::default();
-        let mut slow = log.follow().unwrap();
+        let mut slow = log.follow();
         for count in 0..KEPT as u64 + 3 {
             log.push(event(count));
         }
@@ -96,9 +82,5 @@ mod tests {
             slow.try_recv(),
             Err(broadcast::error::TryRecvError::Lagged(3))
         );
-        let _others: Vec<_> = (1..FOLLOWERS).map(|_| log.follow().unwrap()).collect();
-        assert!(log.follow().is_err());
-        drop(slow);
-        assert!(log.follow().is_ok());
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     measure::{Target, default_fields, find_field, in_order, parse_fields, unknown},
     plan,
     report::{dump::Dump, probes::Row, tasks},
+    units::parse_span,
 };
 
 /// What was asked.
@@ -157,14 +158,16 @@ pub fn parse_interval(text: &str) -> Result<Duration, Failure> {
 /// # Errors
 /// It is none; the flag is told.
 pub fn parse_time(flag: &str, text: &str) -> Result<Duration, Failure> {
-    let time = match text.ends_with('s') {
-        true => parse_interval(text).ok(),
-        false => None,
-    };
-    time.ok_or_else(|| {
-        Failure::new(USAGE, format!("{flag} {text}: it is not a time"))
-            .hint("write a number with a unit: 500ms, 30s; 10ms to one day")
-    })
+    const SHORTEST: Duration = Duration::from_millis(10);
+    const LONGEST: Duration = Duration::from_secs(24 * 3600);
+    let time = Duration::from_nanos(parse_span(flag, text)?);
+    if (SHORTEST..=LONGEST).contains(&time) {
+        return Ok(time);
+    }
+    Err(
+        Failure::new(USAGE, format!("{flag} {text} is not between 10ms and 24h"))
+            .hint("write a number with a unit: 500ms, 30s, 10m, 1h"),
+    )
 }
 
 fn parse_filter(probe: &Probe, text: &str) -> Result<(Field, String), Failure> {
@@ -195,7 +198,8 @@ mod tests {
     #[test]
     fn a_time_of_a_flag_needs_a_unit() {
         assert_eq!(parse_time("--for", "30s"), Ok(Duration::from_secs(30)));
-        for text in ["30", "", "s", "5m", "-1s", "1ms"] {
+        assert_eq!(parse_time("--for", "5m"), Ok(Duration::from_secs(300)));
+        for text in ["30", "", "s", "25h", "-1s", "1ms"] {
             let told = parse_time("--for", text).unwrap_err();
             assert!(told.message.starts_with("--for "), "{told}");
         }

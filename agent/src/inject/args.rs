@@ -9,7 +9,8 @@ use crate::rules::distribution::Shape;
 /// Delays whoever satisfies each filter given, by any of its values.
 #[derive(Args, Debug)]
 pub struct Inject {
-    /// Where: points of `iolag status`, or fn:NAME for a function of the kernel, by name or glob
+    /// Where: vfs.read, vfs.write, vfs.open, vfs.fsync, vfs.lookup, block.issue, or fn:NAME for a function of the kernel, by
+    /// name or glob
     #[arg(value_name = "POINT[,POINT...]")]
     pub(super) points: String,
     /// How long: 100us, 5ms; the mean of a distribution
@@ -84,7 +85,7 @@ pub struct Inject {
     /// A cgroup with its sub-groups: its directory, or its path within cgroup v2
     #[arg(long, value_name = "PATH", help_heading = "Whom")]
     pub(super) cgroup: Vec<PathBuf>,
-    /// A user, by name or number
+    /// A user, by name or number: the real one of the process
     #[arg(
         long,
         value_name = "U",
@@ -141,8 +142,8 @@ pub struct Inject {
         allow_hyphen_values = true
     )]
     pub(super) cpu_budget: Option<String>,
-    /// End all rules when this is so: 'memory.oom > 0', 'psi.io.some > 50%', 'softirq > 30%',
-    /// 'sched.wait.p99 > 20ms'
+    /// End all rules when this is so, looked at each second: 'memory.oom > 0', 'psi.io.some > 50%', 'softirq > 30%',
+    /// 'sched.wait.p99 > 20ms' (with the probe sched loaded)
     #[arg(long, value_name = "COND", help_heading = "Until when")]
     pub(super) abort_if: Vec<String>,
     /// The rule's name [default: one that the agent chooses and this prints]

@@ -17,7 +17,7 @@ mod types;
 use std::{sync::mpsc, thread, time::Duration};
 
 pub use delay::{
-    DelayProbe, DelayTrial, Fields, KernelLog, RuleMaps, RuleSample, Sample, WantedSets,
+    Attached, DelayProbe, DelayTrial, Fields, KernelLog, RuleMaps, RuleSample, Sample, WantedSets,
 };
 pub use empty::{EmptyProbe, measure_programs};
 pub use host_types::{HostTypes, ReadingTypes};

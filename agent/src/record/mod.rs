@@ -23,8 +23,8 @@ const PREFERRED: &str = "total";
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// What to record, as `iolag hist` tells it apart: block.vda.read, vfs.read.ext4; a part that is left away stands
-    /// for all there are: vfs.read
+    /// What to record, as `iolag hist` tells it apart: block.vda.read, vfs.read.ext4; of its parts
+    /// behind the probe at least one, where it has several series: vfs.read
     #[arg(value_name = "PROBE.SERIES")]
     series: String,
     /// For how long: 30s; Ctrl-C ends it earlier and keeps what was seen

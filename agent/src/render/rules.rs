@@ -46,6 +46,7 @@ fn rule(outcome: &Outcome) -> String {
         (counts.lease, "without lease"),
         (counts.row, "too many in a row"),
         (counts.missed, "missed"),
+        (counts.untracked, "untracked"),
         (counts.capped, "capped"),
         (counts.short, "cut short"),
     ] {

@@ -83,7 +83,7 @@ pub struct Check {
     /// The way out, where there is one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub remedy: Option<String>,
-    /// Of a point or probe: each thing that was refused.
+    /// Of a point: each thing that was refused.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub refused: Vec<Refusal>,
 }

@@ -43,6 +43,8 @@ pub struct InForce {
     compiled: Compiled,
     /// Skipped runs of the programs at a rule's points before it came, by place.
     missed_before: [u64; RULES],
+    /// As `missed_before`, of what found no place in the maps.
+    untracked_before: [u64; RULES],
     /// Of the last change, also if it was refused.
     epoch: u64,
     /// The maps may hold more than the rules in force need.
@@ -64,6 +66,7 @@ impl InForce {
             table: std::array::from_fn(|_| None),
             compiled: Compiled::default(),
             missed_before: [0; RULES],
+            untracked_before: [0; RULES],
             epoch: 0,
             littered: false,
             next: 0,

@@ -173,6 +173,10 @@ pub struct Counts {
     /// program is counted as a whole: `tp` has one for all VFS points, and all `fn:` share one; whether the rule would
     /// have matched is not known.
     pub missed: u64,
+    /// Since the rule came: children that were to belong to it and found no place, and requests whose submitter found
+    /// none. Of all rules that need such places; what these did matched none.
+    #[serde(default)]
+    pub untracked: u64,
     pub asked_ns: u64,
     pub achieved_ns: u64,
 }

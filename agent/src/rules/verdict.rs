@@ -52,6 +52,8 @@ pub struct Shortfall {
     /// Not seen: the kernel skipped the program, as [`super::spec::Counts::missed`]. Whether they would have matched is
     /// not known, so it is the most that it can be.
     pub missed: u64,
+    /// Not seen: processes and requests, not hits, as [`super::spec::Counts::untracked`].
+    pub untracked: u64,
     /// Delayed for less: the cap.
     pub cap: u64,
     /// Delayed for less: the bound of the wait's loop.
@@ -71,6 +73,7 @@ impl Shortfall {
             ("lease", self.lease),
             ("row", self.row),
             ("missed probe", self.missed),
+            ("untracked", self.untracked),
             ("cap", self.cap),
             ("short", self.short),
         ]
@@ -97,6 +100,7 @@ pub fn judge(outcome: &Outcome, bound: f64) -> Verdict {
         lease: counts.lease,
         row: counts.row,
         missed: counts.missed,
+        untracked: counts.untracked,
         cap: counts.capped,
         short: counts.short,
     };
@@ -126,6 +130,12 @@ pub fn judge(outcome: &Outcome, bound: f64) -> Verdict {
             "{} of the hits due were not delayed, and {} are allowed",
             format_share(withheld),
             format_share(bound)
+        ));
+    }
+    if counts.untracked > 0 {
+        reasons.push(format!(
+            "{} children or requests found no place in the kernel's maps, and what they did was not seen",
+            counts.untracked
         ));
     }
     Verdict {
@@ -266,6 +276,17 @@ pub mod tests {
             [("budget", 4), ("lease", 3), ("row", 2), ("missed probe", 1)]
         );
         assert!(judge(&outcome(counts), 0.1).ok);
+    }
+
+    #[test]
+    fn who_found_no_place_may_have_gone_undelayed() {
+        let counts = Counts {
+            untracked: 3,
+            ..hits(100, 5_000_000, 5_000_000)
+        };
+        assert!(reasons(counts).contains("3 children or requests found no place"));
+        let causes = judge(&outcome(counts), 0.05).shortfall.causes();
+        assert_eq!(causes, [("untracked", 3)]);
     }
 
     #[test]

@@ -62,7 +62,12 @@ fn with_unit(flag: &str, text: &str, units: &[(&str, u64)], like: &str) -> Resul
     if unit.is_empty() && scale(number, 1_000_000_000).is_some() {
         return refused(
             format!("{flag} {text} has no unit"),
-            format!("write {text}us or {text}ms; only set and set-blk take bare microseconds"),
+            match units.len() > UNITS.len() {
+                true => format!("write {text}s or {text}m"),
+                false => format!(
+                    "write {text}us or {text}ms; only set and set-blk take bare microseconds"
+                ),
+            },
         );
     }
     let unit = units.iter().find(|(name, _)| *name == unit);
@@ -209,7 +214,7 @@ mod tests {
             assert!(wait(text).contains("is not a time"), "{text}");
         }
         let span = |text| parse_span("--for", text).unwrap_err().to_string();
-        assert!(span("30").contains("--for 30 has no unit"));
+        assert!(span("30").contains("--for 30 has no unit (hint: write 30s or 30m)"));
         assert!(span("9999h").contains("a year"));
         assert!(span("1d").contains("is not a time"));
     }

@@ -149,6 +149,31 @@ pub fn sync(path: &Path) -> Result<impl FnMut(u32) -> bool + 'static> {
     })
 }
 
+/// A 32-bit call, which a 64-bit program can make too, of a number by which 64-bit programs call something else. Its
+/// arguments are zeroes, and its outcome is not looked at.
+#[cfg(target_arch = "x86_64")]
+pub fn of_32_bits(number: u32) -> impl FnMut(u32) -> bool + 'static {
+    move |_| {
+        // SAFETY: no memory is given. LLVM keeps rbx for itself, so it is saved by hand; the kernel clears r8 to r11.
+        unsafe {
+            std::arch::asm!(
+                "mov {saved}, rbx", "xor ebx, ebx", "int 0x80", "mov rbx, {saved}",
+                saved = out(reg) _,
+                inout("rax") u64::from(number) => _,
+                in("rcx") 0, in("rdx") 0, in("rsi") 0, in("rdi") 0,
+                out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+            );
+        }
+        true
+    }
+}
+
+/// There are none by other numbers.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn of_32_bits(_number: u32) -> impl FnMut(u32) -> bool + 'static {
+    |_| true
+}
+
 /// # Errors
 /// The path has a zero in it.
 pub fn c_path(path: &Path) -> Result<CString> {

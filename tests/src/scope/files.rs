@@ -55,6 +55,30 @@ pub fn op(stage: &Stage) -> Result<()> {
     Pair::start(reads, writes)?.differ(stage, "vfs.read,vfs.write,vfs.fsync", &filters)
 }
 
+/// What a 32-bit program does is not taken for what 64-bit programs call by the same number: `break` is not `pread64`,
+/// `oldstat` is not `pwrite64`, `readlink` is not `creat`.
+pub fn of_32_bits(stage: &Stage) -> Result<()> {
+    if cfg!(not(target_arch = "x86_64")) {
+        println!("skipped: 32-bit calls have numbers of their own on x86 only");
+        return Ok(());
+    }
+    let file = stage.file(&stage.memory, "of-64-bits")?;
+    let user = USER.to_string();
+    let calls: [(&str, u32, Work); 3] = [
+        ("vfs.read", 17, ours(calls::read(&file, &[100])?)),
+        ("vfs.write", 18, ours(calls::write(&file, &[100])?)),
+        ("vfs.open", 85, ours(calls::opening(&file)?)),
+    ];
+    for (point, number, work) in calls {
+        Pair::start(work, ours(calls::of_32_bits(number)))?.differ(
+            stage,
+            point,
+            &["--uid", &user],
+        )?;
+    }
+    Ok(())
+}
+
 /// Both ends of a range are in it, and what is asked for counts.
 pub fn size(stage: &Stage) -> Result<()> {
     let [file, other] = [

@@ -56,6 +56,7 @@ pub const SCOPES: &[(&str, Scope)] = &[
     ("device", files::device),
     ("op", files::op),
     ("size", files::size),
+    ("32 bits", files::of_32_bits),
     ("fsync", files::fsync),
     ("under", under::under),
     ("under renamed", under::renamed),

@@ -58,7 +58,7 @@ fn assert_refusal(answer: &[u8]) {
         "schema": 1,
         "ok": false,
         "error": {
-            "code": 1,
+            "code": 3,
             "message": "only root may command the agent",
             "hint": "use sudo",
         },

@@ -89,6 +89,11 @@ fn a_rule_for_an_operation_or_size_delays_that_alone() {
 }
 
 #[test]
+fn a_32_bit_call_is_not_taken_for_the_64_bit_one_of_its_number() {
+    tried(&["32 bits"]);
+}
+
+#[test]
 fn a_call_of_fsync_is_delayed_once() {
     tried(&["fsync"]);
 }

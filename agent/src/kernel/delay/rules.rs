@@ -290,7 +290,7 @@ impl RuleMaps {
         Ok(tickets.hits)
     }
 
-    /// Children that found no place beside their parents (count).
+    /// Children that found no place beside their parents, and requests whose submitter found none (count).
     #[must_use]
     pub fn untracked(&self) -> u64 {
         self.untracked

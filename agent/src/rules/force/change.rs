@@ -5,14 +5,14 @@
 //! changes nothing, and one behind it leaves litter, which is tidied away before the place is another rule's.
 
 use agent_common::{
-    catalogue::{SUBMITTERS_TOLD, Watched, slot},
+    catalogue::{Backend, SUBMITTERS_TOLD, Watched, slot},
     rules::{Control, SLOTS, Set},
 };
 
 use super::{ENDED, InForce};
 use crate::{
     failure::{FAILED, Failure, HOST},
-    kernel::{DelayProbe, RuleMaps, wait_for_programs},
+    kernel::{Attached, DelayProbe, RuleMaps, wait_for_programs},
     rules::{
         spec::{Delay, Outcome},
         table::{Compiled, Placed, Table, between, compile, entry, maybe_wanted, unreadable},
@@ -44,7 +44,7 @@ impl InForce {
     ) -> Result<(), Failure> {
         let mut new = compile(&table, self.next_epoch(), &self.compiled.control)?;
         new.control = self.dressed(probe, new.control);
-        self.check(&new)?;
+        self.check(&new, probe)?;
         let added = places(added(&self.table, &table));
         if added != 0 {
             self.prepare(probe, &table, &new)
@@ -86,11 +86,21 @@ impl InForce {
     }
 
     /// Whether this kernel tells what the filters read, and what interrupts functions.
-    fn check(&self, new: &Compiled) -> Result<(), Failure> {
+    fn check(&self, new: &Compiled, probe: &DelayProbe) -> Result<(), Failure> {
         let functions = &new.control.at[slot::FUNCTIONS as usize..];
         if functions.iter().any(|rules| *rules != 0) && new.control.preempt_count == 0 {
             let what = "failed to delay functions: this kernel does not tell what is an interrupt";
             return Err(Failure::new(HOST, what).hint("the other points are never in one"));
+        }
+        if new.control.at[slot::VFS_OPENED as usize] != 0 && self.fields.is_none() {
+            let by_exit = |(slot, attached): (u32, &Attached)| {
+                slot == slot::VFS_OPENED && attached.attempt.backend == Backend::Tp
+            };
+            if probe.points().any(by_exit) {
+                let what =
+                    "failed to delay vfs.opened: which call it was, sys_exit tells only with BTF";
+                return Err(Failure::new(HOST, what).hint("vfs.open needs none"));
+            }
         }
         if new.control.filtered == 0 {
             return Ok(());
@@ -130,6 +140,7 @@ impl InForce {
                 probe.rules.name_process(*group, 1 << place)?;
             }
             self.missed_before[place] = probe.missed(&placed.slots)?;
+            self.untracked_before[place] = probe.rules.untracked();
         }
         let mut maybe = maybe_wanted(&self.table);
         for (before, now) in maybe.iter_mut().zip(maybe_wanted(table)) {

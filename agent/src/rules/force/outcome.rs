@@ -59,6 +59,10 @@ impl InForce {
                 missed: probe
                     .missed(&placed.slots)?
                     .saturating_sub(self.missed_before[place]),
+                untracked: match is_tracked(placed) {
+                    true => probe.rules.untracked() - self.untracked_before[place],
+                    false => 0,
+                },
                 asked_ns: tally.asked_ns,
                 achieved_ns: tally.achieved_ns,
             },
@@ -72,6 +76,17 @@ impl InForce {
             spec,
         })
     }
+}
+
+/// Whether the kernel side keeps books for the rule that may be full: of the children of its processes, or of who submits
+/// a request.
+fn is_tracked(placed: &Placed) -> bool {
+    let filters = &placed.spec.filters;
+    let by_task = !(filters.pids.is_empty()
+        && filters.comms.is_empty()
+        && filters.cgroups.is_empty()
+        && filters.uids.is_empty());
+    filters.children || by_task && placed.slots.contains(&slot::BLOCK_ISSUE)
 }
 
 /// Where a rule is: `vfs.read: vfs_read (fentry)`.

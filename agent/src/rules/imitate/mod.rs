@@ -52,7 +52,7 @@ pub struct Args {
     /// Ends after so long: 30s
     #[arg(long = "for", value_name = "TIME")]
     time: Option<String>,
-    /// Run this, and end with it
+    /// Run this, slow down the requests of it and of what it forks only, and end with it
     #[arg(last = true)]
     command: Vec<OsString>,
 }

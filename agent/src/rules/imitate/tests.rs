@@ -171,8 +171,9 @@ fn it_is_a_rule_at_the_block_layer_for_that_disk() {
 fn what_cannot_be_asked_is_refused_with_the_flag() {
     let told = |more: &[&str]| read(&args(more)).err().unwrap().to_string();
     assert!(told(&["--op", "reed"]).contains("did you mean read?"));
-    assert!(told(&["--for", "30"]).starts_with("--for 30: "));
-    assert!(told(&["--for", "soon"]).starts_with("--for soon: "));
+    assert!(told(&["--for", "30"]).contains("--for 30 has no unit (hint: write 30s or 30m)"));
+    assert!(told(&["--for", "soon"]).contains("--for \"soon\" is not a time"));
+    assert!(told(&["--for", "25h"]).contains("--for 25h is not between 10ms and 24h"));
 }
 
 #[test]
