@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::{
-    FILE, Place, fast, fast_again,
+    FILE, Place, fast_again,
     machine::{Machine, Watched, listened_at},
     row, slow,
 };
@@ -126,7 +126,7 @@ fn dies(place: &Place<'_>, cause: Cause, before: &Machine) -> Result<Death> {
     let fast_after = start.elapsed();
     watched.wait_end(GONE)?;
     before.wait_back(GONE)?;
-    ensure!(fast()?, "slow again");
+    fast_again(FAST).context("slow again")?;
     ensure!(!listened_at(&agent.socket())?, "somebody listens");
     Ok(Death {
         fast: fast_after,
