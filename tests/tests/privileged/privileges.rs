@@ -137,7 +137,7 @@ fn two_capabilities_are_enough_for_another_user_whom_root_commands() {
         capabilities: &[],
     }
     .run(&mut status);
-    assert_refused(&status.output().unwrap(), 1, &["only root", "use sudo"]);
+    assert_refused(&status.output().unwrap(), 3, &["only root", "use sudo"]);
     assert_serves(&place);
     place.stop();
 }
