@@ -60,7 +60,10 @@ impl InForce {
                     .missed(&placed.slots)?
                     .saturating_sub(self.missed_before[place]),
                 untracked: match is_tracked(placed) {
-                    true => probe.rules.untracked() - self.untracked_before[place],
+                    true => probe
+                        .rules
+                        .untracked()
+                        .saturating_sub(self.untracked_before[place]),
                     false => 0,
                 },
                 asked_ns: tally.asked_ns,
