@@ -12,6 +12,9 @@ macro_rules! offsets {
         pub struct Offsets { $($(#[$doc])* pub $name: u64,)* }
 
         impl Offsets {
+            /// None is known.
+            pub const NONE: Self = Self { $($name: 0,)* };
+
             /// Asks `find` for each field, given as structure and path, until it finds one.
             #[must_use]
             pub fn new(mut find: impl FnMut(&str, &str) -> Option<u32>) -> Self {
@@ -56,6 +59,9 @@ offsets! {
     /// Of x86.
     task_status: "task_struct" "thread_info.status";
     task_group: "task_struct" "tgid";
+    task_command: "task_struct" "comm";
+    task_credentials: "task_struct" "cred";
+    credentials_user: "cred" "uid";
     task_flags: "task_struct" "flags";
     task_memory: "task_struct" "mm";
     task_signal: "task_struct" "signal";

@@ -67,18 +67,21 @@ pub struct Control {
     pub epoch: u64,
     /// The rules at each slot.
     pub at: [Set; SLOTS],
-    /// The rules that have a filter of each kind.
-    pub by: [Set; KINDS],
-    /// The rules that each operation satisfies, of those that filter by it.
-    pub ops: [Set; op::COUNT as usize],
-    /// The rules that each power of two of a size may satisfy, of those that filter by it.
-    pub sizes: [Set; POWERS],
     /// The rules that have any filter.
     pub filtered: Set,
     /// The rules that filter by task.
     pub by_task: Set,
     /// Rules at block points that have to know who submitted the request.
     pub owned: Set,
+    /// The rules that have a filter of each kind.
+    pub by: [Set; KINDS],
+    /// The smallest and the largest size in bytes that any rule is for, of those that filter by it.
+    pub size_min: u64,
+    pub size_max: u64,
+    /// The rules that each operation satisfies, of those that filter by it.
+    pub ops: [Set; op::COUNT as usize],
+    /// The rules that each power of two of a size may satisfy, of those that filter by it.
+    pub sizes: [Set; POWERS],
     /// Rules whose tasks' later children belong to them too.
     pub children: Set,
     /// Rules that name PID 1, which is exempt from all others.
@@ -98,29 +101,36 @@ pub struct Control {
     pub agent_device: u64,
 }
 
+impl Control {
+    /// No rules.
+    pub const NONE: Self = Self {
+        lease_until_ns: 0,
+        entry_twin: 0,
+        epoch: 0,
+        at: [0; SLOTS],
+        by: [0; KINDS],
+        size_min: u64::MAX,
+        size_max: 0,
+        ops: [0; op::COUNT as usize],
+        sizes: [0; POWERS],
+        filtered: 0,
+        by_task: 0,
+        owned: 0,
+        children: 0,
+        init: 0,
+        hierarchy: [0; HIERARCHIES],
+        hierarchies: 0,
+        block_hierarchy: 0,
+        preempt_count: 0,
+        cpu_offsets: 0,
+        agent_inode: 0,
+        agent_device: 0,
+    };
+}
+
 impl Default for Control {
     fn default() -> Self {
-        Self {
-            lease_until_ns: 0,
-            entry_twin: 0,
-            epoch: 0,
-            at: [0; SLOTS],
-            by: [0; KINDS],
-            ops: [0; op::COUNT as usize],
-            sizes: [0; POWERS],
-            filtered: 0,
-            by_task: 0,
-            owned: 0,
-            children: 0,
-            init: 0,
-            hierarchy: [0; HIERARCHIES],
-            hierarchies: 0,
-            block_hierarchy: 0,
-            preempt_count: 0,
-            cpu_offsets: 0,
-            agent_inode: 0,
-            agent_device: 0,
-        }
+        Self::NONE
     }
 }
 

@@ -55,3 +55,84 @@ pub fn fetch_add(word: *mut u64, mut value: u64) -> u64 {
     }
     value
 }
+
+/// A value in a section of its own, `.data.NAME`: the only entry of an array of that name, of which the kernel gives
+/// programs the address. So to have it costs an instruction, where a look-up in a map of one entry costs eight and an
+/// answer for a key that is not there.
+#[cfg(target_arch = "bpf")]
+#[repr(transparent)]
+pub struct Shared<T>(core::cell::UnsafeCell<T>);
+
+// SAFETY: user space and programs on all CPUs read and write it, word by word, and of any bytes it is a value.
+#[cfg(target_arch = "bpf")]
+unsafe impl<T> Sync for Shared<T> {}
+
+#[cfg(target_arch = "bpf")]
+impl<T> Shared<T> {
+    /// What it is until user space writes it.
+    #[must_use]
+    pub const fn new(value: T) -> Self {
+        Self(core::cell::UnsafeCell::new(value))
+    }
+
+    /// Where it is.
+    #[inline(always)]
+    pub fn get_ptr_mut(&self) -> *mut T {
+        let mut place = self.0.get();
+        // SAFETY: a move to itself. Who else writes it the compiler then cannot know.
+        unsafe {
+            core::arch::asm!("{0} = {0}", inout(reg) place, options(pure, readonly, nostack))
+        };
+        place
+    }
+
+    #[inline(always)]
+    pub fn get(&self) -> &T {
+        // SAFETY: it is there for as long as programs are, and any bytes are a value.
+        unsafe { &*self.get_ptr_mut() }
+    }
+}
+
+/// Whether this kernel's memory can be read directly: [`readable`] is there. To the verifier it is a constant, and it
+/// leaves out the way that is not taken; so it is a number in an instruction, which the agent changes, and not one in a map,
+/// which would be read each time all the same.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+#[must_use]
+pub fn is_direct() -> bool {
+    let answer: u64;
+    // SAFETY: gives a register a value. Not `pure`, or the compiler would keep the answer in memory.
+    unsafe {
+        core::arch::asm!("{answer} = {no}", answer = out(reg) answer, no = const agent_common::direct::NO,
+            options(nomem, nostack));
+    }
+    answer == agent_common::direct::YES as u64
+}
+
+/// A pointer at which any word of the kernel's memory can be read, by an instruction and not by a call; what cannot be read
+/// is 0. Only if [`is_direct`]: elsewhere the call is none that any kernel knows, and must not be come to.
+///
+/// Of the cast's answer the verifier knows that it may be anything. A cast is the call of a function of the kernel, by the
+/// id that this kernel gives it, which the agent writes in place of [`agent_common::direct::CALL`]; it becomes a move.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+#[must_use]
+pub fn readable(address: u64) -> *const u8 {
+    let readable: *const u8;
+    // SAFETY: moves its first argument, and has no effect; arguments and scratch registers are told to be lost.
+    unsafe {
+        core::arch::asm!(
+            "r2 = 0",
+            "call {call}",
+            call = const agent_common::direct::CALL,
+            inout("r1") address => _,
+            out("r0") readable,
+            out("r2") _,
+            out("r3") _,
+            out("r4") _,
+            out("r5") _,
+            options(pure, nomem, nostack),
+        );
+    }
+    readable
+}

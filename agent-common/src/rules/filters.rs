@@ -57,21 +57,24 @@ pub const fn power(size: u64) -> u64 {
     (u64::BITS - size.leading_zeros()) as u64
 }
 
-/// Kinds of filters by task of which the programs first ask whether anybody wants a value like that: places of
-/// tables in [`Maybe`].
+/// Kinds of filters of which the programs first ask whether anybody wants a value like that: places of tables in
+/// [`Maybe`].
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quick {
     Uid,
     Pid,
     Comm,
+    Device,
+    /// By the inode alone.
+    Under,
 }
 
 /// Entries of a table, of which one is 1 if a value that folds to its place is wanted.
 const PLACES: usize = 1024;
 
 /// An entry of the map `MAYBE`: 0 is the agent's, 1 what forks have added.
-pub type Maybe = [u8; 4 * PLACES];
+pub type Maybe = [u8; 8 * PLACES];
 
 /// Where a value is in a [`Maybe`].
 #[inline(always)]
@@ -138,6 +141,7 @@ mod tests {
                 maybe(Quick::Uid, value, 0) + PLACES
             );
             assert!(maybe(Quick::Comm, value, value) < 3 * PLACES);
+            assert!(maybe(Quick::Under, value, 0) < size_of::<Maybe>());
         }
         assert_ne!(maybe(Quick::Uid, 1, 0), maybe(Quick::Uid, 2, 0));
     }

@@ -13,7 +13,7 @@ use aya_ebpf::{
 use super::{
     CONTROL,
     filters::wanted,
-    kernel::{field, offsets},
+    kernel::{direct_field, field, is_direct, offsets},
     repeat::{Round, repeat},
 };
 use crate::BOUNDED;
@@ -39,15 +39,23 @@ struct Task {
     found: Set,
 }
 
-/// What is known already of the current task's cgroup, where rules name those of v2 only: that is the usual case, and
-/// the helper costs less than reading the same.
+/// What is known already of the current task's cgroup, where rules name those of v2 only: that is the usual case. The
+/// helper costs less than reading the same, unless reads are direct; `task` is 0 if they are not.
 #[inline(always)]
-pub fn remembered(control: &Control) -> Option<Set> {
+pub fn remembered(control: &Control, task: u64) -> Option<Set> {
     if control.hierarchies != 1 || control.hierarchy[0] != UNIFIED {
         return None;
     }
-    // SAFETY: a helper without arguments.
-    let id = unsafe { bpf_get_current_cgroup_id() };
+    let id = if task != 0 && is_direct() {
+        let offsets = offsets();
+        let set: u64 = direct_field(task, offsets.task_cgroups);
+        let cgroup: u64 = direct_field(set, offsets.set_unified);
+        let node: u64 = direct_field(cgroup, offsets.cgroup_node);
+        direct_field(node, offsets.node_id)
+    } else {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_get_current_cgroup_id() }
+    };
     known(control, 0, id)
 }
 
@@ -74,9 +82,7 @@ pub fn current(offsets: &Offsets, bio: u64) -> Set {
 impl Round for Task {
     #[inline(always)]
     fn round(&mut self) -> bool {
-        let (Some(control), Some(offsets)) = (CONTROL.get(0), offsets()) else {
-            return true;
-        };
+        let (control, offsets) = (CONTROL.get(), offsets());
         let place = self.place;
         self.place += 1;
         if place >= control.hierarchies {
@@ -154,9 +160,7 @@ struct Walk {
 impl Round for Walk {
     #[inline(always)]
     fn round(&mut self) -> bool {
-        let Some(offsets) = offsets() else {
-            return true;
-        };
+        let offsets = offsets();
         if self.cgroup == 0 {
             return true;
         }

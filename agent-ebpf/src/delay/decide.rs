@@ -103,10 +103,7 @@ fn asked_ns(
     if start_ns >= rule.until_ns {
         return Err(Fate::Ended);
     }
-    if CONTROL
-        .get(0)
-        .is_none_or(|control| start_ns >= control.lease_until_ns)
-    {
+    if start_ns >= CONTROL.get().lease_until_ns {
         return Err(Fate::Lease);
     }
     if hindered & EXEMPT != 0 {

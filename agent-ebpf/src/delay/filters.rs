@@ -36,7 +36,7 @@ static MAYBE: Array<Maybe> = Array::with_max_entries(2, 0);
 
 /// Whether any rule may want that value: a no is certain. Costs a tenth of a look-up in `WANTED`.
 #[inline(always)]
-fn is_wanted(kind: Quick, value: u64, more: u64) -> bool {
+pub fn is_wanted(kind: Quick, value: u64, more: u64) -> bool {
     let place = maybe(kind, value, more);
     let is_set = |entry: u32| {
         MAYBE
@@ -49,7 +49,7 @@ fn is_wanted(kind: Quick, value: u64, more: u64) -> bool {
 /// The current task's command, as filters ask for it. As two words from the start: those of an array of bytes would be
 /// put together byte by byte, which costs more than the helper.
 #[inline(always)]
-fn current_comm() -> Wanted {
+pub fn current_comm() -> Wanted {
     let mut words = [0u64; 2];
     // SAFETY: the helper writes no more than it is told, and fills what is left with zeroes.
     unsafe { bpf_get_current_comm(words.as_mut_ptr().cast(), COMM as u32) };
@@ -67,42 +67,6 @@ pub fn want_process(group: u32) {
     }
 }
 
-/// Those of `rules` that the current task may satisfy: what is cheap to tell, for every hit to be told first. A global
-/// function, see `ruled`.
-#[inline(never)]
-#[unsafe(no_mangle)]
-pub extern "C" fn plausible(rules: u64) -> u64 {
-    let Some(control) = CONTROL.get(0) else {
-        return 0;
-    };
-    let mut rules = rules;
-    let by = |kind: Kind| control.by[kind as usize];
-    if rules & by(Kind::Pid) != 0 {
-        let group = bpf_get_current_pid_tgid() >> 32;
-        if !is_wanted(Quick::Pid, group, 0) {
-            rules &= !by(Kind::Pid);
-        }
-    }
-    if rules & by(Kind::Uid) != 0 {
-        let user = bpf_get_current_uid_gid() & 0xffff_ffff;
-        if !is_wanted(Quick::Uid, user, 0) {
-            rules &= !by(Kind::Uid);
-        }
-    }
-    if rules & by(Kind::Comm) != 0 {
-        let key = current_comm();
-        if !is_wanted(Quick::Comm, key.value, key.more) {
-            rules &= !by(Kind::Comm);
-        }
-    }
-    if rules & by(Kind::Cgroup) != 0
-        && let Some(found) = cgroups::remembered(control)
-    {
-        rules &= !by(Kind::Cgroup) | found;
-    }
-    rules
-}
-
 /// Those of `rules` that have no filter of that kind, or one that is satisfied by what `found` finds.
 #[inline(always)]
 fn keep(control: &Control, rules: Set, kind: Kind, found: impl FnOnce() -> Set) -> Set {
@@ -113,10 +77,19 @@ fn keep(control: &Control, rules: Set, kind: Kind, found: impl FnOnce() -> Set) 
     rules & (!by | found())
 }
 
+/// Whether a size is between the smallest and the largest that rules are for.
+#[inline(always)]
+pub fn may_be_of_size(control: &Control, size: u64) -> bool {
+    control.size_min <= size && size <= control.size_max
+}
+
 /// Those of `rules` that are for a size, as far as its power of two tells.
 #[inline(always)]
 pub fn of_size(control: &Control, rules: Set, size: u64) -> Set {
     keep(control, rules, Kind::Size, || {
+        if !may_be_of_size(control, size) {
+            return 0;
+        }
         // At most 64 by its definition, which the verifier does not follow, and so LLVM must not know it.
         let power = agent_ebpf::opaque(power(size)) as usize;
         control.sizes.get(power).copied().unwrap_or(0)
@@ -128,9 +101,7 @@ pub fn of_size(control: &Control, rules: Set, size: u64) -> Set {
 #[unsafe(no_mangle)]
 pub extern "C" fn matching(slot_given: u32, rules: u64, word: u64) -> u64 {
     let point = slot_given & ((1 << GIVEN) - 1);
-    let (Some(control), Some(offsets)) = (CONTROL.get(0), offsets()) else {
-        return 0;
-    };
+    let (control, offsets) = (CONTROL.get(), offsets());
     let mut rules = rules;
     let subject = Subject::new(Given::from(slot_given >> GIVEN), word);
     rules = keep(control, rules, Kind::Op, || {
@@ -154,9 +125,11 @@ pub extern "C" fn matching(slot_given: u32, rules: u64, word: u64) -> u64 {
     }
     rules = keep(control, rules, Kind::Device, || {
         let (first, second) = subject.devices(offsets);
-        let of = |device: u32| match device {
-            0 => 0,
-            device => wanted(&Wanted::new(Kind::Device, device.into(), 0)),
+        let of = |device: u32| {
+            if device == 0 || !is_wanted(Quick::Device, device.into(), 0) {
+                return 0;
+            }
+            wanted(&Wanted::new(Kind::Device, device.into(), 0))
         };
         of(first) | of(second)
     });
@@ -173,9 +146,7 @@ pub extern "C" fn matching(slot_given: u32, rules: u64, word: u64) -> u64 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn of_task(rules: u64, bio: u64) -> u64 {
-    let (Some(control), Some(offsets)) = (CONTROL.get(0), offsets()) else {
-        return 0;
-    };
+    let (control, offsets) = (CONTROL.get(), offsets());
     let mut rules = rules;
     rules = keep(control, rules, Kind::Uid, || {
         wanted(&Wanted::new(

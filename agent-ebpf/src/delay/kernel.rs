@@ -3,30 +3,37 @@
 use core::{ffi::c_void, mem::MaybeUninit};
 
 use agent_common::{offsets::Offsets, probes::ABSENT};
+use agent_ebpf::Shared;
 use aya_ebpf::{
     bindings::pt_regs,
     helpers::{
-        bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs,
+        bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs,
         generated::bpf_probe_read_kernel,
     },
-    macros::map,
-    maps::Array,
 };
 
 use crate::BOUNDED;
 
-#[map]
-static OFFSETS: Array<Offsets> = Array::with_max_entries(1, 0);
-
+/// Whether a read costs an instruction, and no call of a helper.
 #[inline(always)]
-pub fn offsets() -> Option<&'static Offsets> {
-    OFFSETS.get(0)
+pub fn is_direct() -> bool {
+    !BOUNDED && agent_ebpf::is_direct()
 }
 
-/// Whether this kernel has the field.
+#[unsafe(link_section = ".data.offsets")]
+#[unsafe(no_mangle)]
+static OFFSETS: Shared<Offsets> = Shared::new(Offsets::NONE);
+
+#[inline(always)]
+pub fn offsets() -> &'static Offsets {
+    OFFSETS.get()
+}
+
+/// Whether this kernel has the field. No structure is as long as half of [`ABSENT`], with which to compare takes an
+/// instruction less.
 #[inline(always)]
 pub fn has(offset: u64) -> bool {
-    offset != ABSENT as u64
+    offset <= ABSENT as u64 / 2
 }
 
 /// Reads a field; zeroes if it cannot be read, so that a chain of reads needs no checks between.
@@ -36,9 +43,30 @@ pub fn field<T: Copy + Default>(structure: u64, offset: u64) -> T {
 }
 
 /// Without a branch for what cannot be read: the helper fills that with zeroes (`bpf_probe_read_kernel_common`,
-/// kernel/trace/bpf_trace.c), and each branch is a way more that the verifier has to go.
+/// kernel/trace/bpf_trace.c), as does a direct read, and each branch is a way more that the verifier has to go.
 #[inline(always)]
 pub fn at<T: Copy + Default>(address: u64) -> T {
+    if is_direct() {
+        return direct(address);
+    }
+    copied(address)
+}
+
+/// As [`at`], only if [`is_direct`].
+#[inline(always)]
+fn direct<T: Copy>(address: u64) -> T {
+    // SAFETY: whatever is there, it is a number wherever this is called; volatile, as it may change meanwhile.
+    unsafe { agent_ebpf::readable(address).cast::<T>().read_volatile() }
+}
+
+/// As [`field`], only if [`is_direct`].
+#[inline(always)]
+pub fn direct_field<T: Copy>(structure: u64, offset: u64) -> T {
+    direct(structure.wrapping_add(offset))
+}
+
+#[inline(always)]
+fn copied<T>(address: u64) -> T {
     let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the helper checks the address and writes all of the value, which is a number wherever this is called.
     unsafe {
@@ -55,7 +83,19 @@ pub fn at<T: Copy + Default>(address: u64) -> T {
 /// that it does not know; what the helper copied is no pointer to it.
 #[inline(always)]
 pub fn number(pointer: u64) -> u64 {
-    at((&raw const pointer) as u64)
+    copied((&raw const pointer) as u64)
+}
+
+/// The current task, or 0 where reads are not direct, and its thread group: of two helpers, one call.
+#[inline(always)]
+pub fn current() -> (u64, u32) {
+    let offsets = offsets();
+    if is_direct() && offsets.task_group != 0 && has(offsets.task_group) {
+        // SAFETY: a helper without arguments.
+        let task = unsafe { bpf_get_current_task() };
+        return (task, direct_field(task, offsets.task_group));
+    }
+    (0, (bpf_get_current_pid_tgid() >> 32) as u32)
 }
 
 /// Bit of `thread_info.status` on x86: the task is in a 32-bit system call, whose numbers are other calls'
@@ -65,10 +105,8 @@ const COMPAT: u32 = 2;
 /// Whether the current task is in a 32-bit system call; no, where this kernel does not tell.
 #[inline(always)]
 pub fn in_compat_call() -> bool {
-    let Some(offsets) = offsets().filter(|offsets| offsets.task_status != 0) else {
-        return false;
-    };
-    if !has(offsets.task_status) {
+    let offsets = offsets();
+    if offsets.task_status == 0 || !has(offsets.task_status) {
         return false;
     }
     // SAFETY: a helper without arguments.
@@ -80,7 +118,7 @@ pub fn in_compat_call() -> bool {
 /// of meaning.
 #[inline(always)]
 pub fn system_call() -> Option<u64> {
-    let offsets = offsets()?;
+    let offsets = offsets();
     let registers = if BOUNDED {
         registers_at_entry(offsets)?
     } else {

@@ -8,6 +8,7 @@ mod functions;
 mod hit;
 mod kernel;
 mod owners;
+mod plausible;
 mod programs;
 mod repeat;
 mod row;
@@ -22,11 +23,12 @@ use agent_common::{
     pod::Counters,
     rules::{Control, Kind, SLOTS},
 };
+use agent_ebpf::Shared;
 use aya_ebpf::{
     EbpfContext, Global,
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::map,
-    maps::{Array, PerCpuArray},
+    maps::PerCpuArray,
 };
 use aya_log_ebpf::trace;
 use hit::Hit;
@@ -36,8 +38,9 @@ use subject::Given;
 #[unsafe(no_mangle)]
 static AGENT_TGID: Global<u32> = Global::new(0);
 
-#[map]
-static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
+#[unsafe(link_section = ".data.control")]
+#[unsafe(no_mangle)]
+static CONTROL: Shared<Control> = Shared::new(Control::NONE);
 
 /// By slot.
 #[map]
@@ -56,10 +59,7 @@ static ERRORS: PerCpuArray<u64> =
 /// some more for `--under`) comes on top of the wait then.
 #[inline(always)]
 fn hit<C: EbpfContext>(ctx: &C, slot: u32, given: Given, word: impl FnOnce() -> (u64, u64)) {
-    let Some(control) = CONTROL.get(0) else {
-        return;
-    };
-    hit_with(ctx, control, slot, given, word);
+    hit_with(ctx, CONTROL.get(), slot, given, word);
 }
 
 #[inline(always)]
@@ -86,7 +86,12 @@ fn hit_with<C: EbpfContext>(
     };
     // SAFETY: the kernel gave the pointer for this CPU, and a program is not re-entered on a CPU.
     let counters = unsafe { &mut *counters };
-    if (bpf_get_current_pid_tgid() >> 32) as u32 == AGENT_TGID.load() {
+    let (task, group) = if rules != 0 && given.by_number() {
+        kernel::current()
+    } else {
+        (0, (bpf_get_current_pid_tgid() >> 32) as u32)
+    };
+    if group == AGENT_TGID.load() {
         counters.exempt += 1;
         return;
     }
@@ -94,15 +99,35 @@ fn hit_with<C: EbpfContext>(
     if rules == 0 {
         return;
     }
-    let rules = match slot {
-        // Whoever runs here need not be who submitted the request.
-        slot::BLOCK_ISSUE if owners::nobody(control) => rules & !control.owned,
-        slot::BLOCK_ISSUE => rules,
-        _ if rules & control.by_task == 0 => rules,
-        _ => filters::plausible(rules),
+    let (rules, word, size) = if slot == slot::BLOCK_ISSUE {
+        let rules = match rules & control.owned {
+            0 => rules,
+            // Whoever runs here need not be who submitted the request.
+            owned if owners::nobody(control) => rules & !owned,
+            _ => rules,
+        };
+        if rules == 0 {
+            return;
+        }
+        let (word, size) = word();
+        (plausible::of_request(control, rules, word), word, size)
+    } else {
+        let rules = match rules & control.by_task {
+            0 => rules,
+            _ if given.by_number() => plausible::of_task(control, rules, task, group),
+            _ => plausible::plausible(rules, group),
+        };
+        if rules == 0 {
+            return;
+        }
+        let (word, size) = word();
+        let rules = match given {
+            Given::Registers if given.by_number() => plausible::of_call(control, rules, task, word),
+            _ => rules,
+        };
+        (rules, word, size)
     };
     if rules != 0 {
-        let (word, size) = word();
         let slot_given = slot | (given as u32) << GIVEN;
         let waited_ns = ruled(slot_given, rules, start_ns, word, size);
         if waited_ns != 0 {
@@ -125,9 +150,7 @@ const GIVEN: u32 = 16;
 pub extern "C" fn ruled(slot_given: u32, rules: u64, start_ns: u64, word: u64, size: u64) -> u64 {
     let slot = slot_given & ((1 << GIVEN) - 1);
     let given = Given::from(slot_given >> GIVEN);
-    let Some(control) = CONTROL.get(0) else {
-        return 0;
-    };
+    let control = CONTROL.get();
     let (mut rules, mut size) = (rules, size);
     if rules & control.by[Kind::Size as usize] != 0 {
         size = subject::size(given, word, size);
@@ -155,10 +178,8 @@ pub extern "C" fn serve(slot: u32, rules: u64, start_ns: u64, size: u64) -> u64 
         start_ns => start_ns,
     };
     // What went since the filters were asked may have gone with its filters: nobody is delayed by it.
-    let Some(still) = CONTROL.get(0).and_then(|control| {
-        // Masked, or the verifier knows no bound of the 64 bits that it becomes.
-        control.at.get((slot & ((1 << GIVEN) - 1)) as usize)
-    }) else {
+    // Masked, or the verifier knows no bound of the 64 bits that it becomes.
+    let Some(still) = CONTROL.get().at.get((slot & ((1 << GIVEN) - 1)) as usize) else {
         return 0;
     };
     let mut hit = Hit::new(rules & *still, size, start_ns);

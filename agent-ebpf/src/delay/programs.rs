@@ -149,9 +149,7 @@ fn entered(ctx: &RawTracePointContext, twin: u64) {
     } else {
         return;
     };
-    let Some(control) = CONTROL.get(0) else {
-        return;
-    };
+    let control = CONTROL.get();
     if control.entry_twin != twin {
         return;
     }
@@ -171,9 +169,10 @@ pub fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
     if descriptor > i32::MAX as u64 {
         return 0;
     }
-    let Some(offsets) = kernel::offsets().filter(|offsets| offsets.registers_number != 0) else {
+    let offsets = kernel::offsets();
+    if offsets.registers_number == 0 {
         return 0;
-    };
+    }
     let number: u64 = kernel::field(ctx.arg(0), offsets.registers_number);
     if is_in(number, syscalls::OPEN) {
         hit(&ctx, slot::VFS_OPENED, Given::Descriptor, || {
@@ -224,9 +223,8 @@ pub fn tp_block_bio_frontmerge_with_queue(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn submitted(bio: u64) {
-    if let Some(control) = CONTROL.get(0)
-        && control.owned != 0
-    {
+    let control = CONTROL.get();
+    if control.owned != 0 {
         owners::note(control, bio);
     }
 }
@@ -234,9 +232,8 @@ fn submitted(bio: u64) {
 /// Hook: `TRACE_EVENT(sched_process_fork, TP_PROTO(struct task_struct *parent, struct task_struct *child))`
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn tp_sched_process_fork(ctx: RawTracePointContext) -> i32 {
-    if let Some(control) = CONTROL.get(0)
-        && control.children != 0
-    {
+    let control = CONTROL.get();
+    if control.children != 0 {
         tasks::forked(control, ctx.arg(1));
     }
     0
@@ -253,12 +250,9 @@ pub fn tp_sched_process_fork(ctx: RawTracePointContext) -> i32 {
 pub fn tp_sched_process_exit(_ctx: RawTracePointContext) -> i32 {
     let task = bpf_get_current_pid_tgid();
     let (tgid, pid) = ((task >> 32) as u32, task as u32);
-    if tgid == AGENT_TGID.load()
-        && pid == tgid
-        && let Some(control) = CONTROL.get_ptr_mut(0)
-    {
-        // SAFETY: the kernel gave the pointer; one word is written.
-        unsafe { (*control).lease_until_ns = 0 };
+    if tgid == AGENT_TGID.load() && pid == tgid {
+        // SAFETY: one word is written.
+        unsafe { (*CONTROL.get_ptr_mut()).lease_until_ns = 0 };
     }
     tasks::exited(tgid, pid == tgid);
     0

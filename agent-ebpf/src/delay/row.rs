@@ -20,7 +20,10 @@ static ROW: PerCpuArray<Row> = PerCpuArray::with_max_entries(1, 0);
 /// This CPU's row, begun anew if another task or a switch came between. None on a kernel whose switches cannot be read.
 #[inline(always)]
 fn current() -> Option<&'static mut Row> {
-    let offsets = offsets().filter(|offsets| offsets.task_switches != 0)?;
+    let offsets = offsets();
+    if offsets.task_switches == 0 {
+        return None;
+    }
     // SAFETY: this CPU's own entry; a program that interrupts another one's wait is in the same row.
     let row = unsafe { &mut *ROW.get_ptr_mut(0)? };
     // SAFETY: a helper without arguments.

@@ -3,7 +3,7 @@
 use agent_common::{catalogue::slot, offsets::Offsets, probes::block::op};
 use aya_ebpf::helpers::bpf_get_current_task;
 
-use super::kernel::{at, field, has, offsets};
+use super::kernel::{at, direct_field, field, has, offsets};
 
 /// What the first word that a twin passes on is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -177,6 +177,20 @@ fn request_devices(offsets: &Offsets, request: u64) -> (u32, u32) {
     (part, major << 20 | minor)
 }
 
+/// The file that is the first argument of a system call of `task`, or null. Only where reads are direct.
+#[inline(always)]
+pub fn file_of_call(offsets: &Offsets, task: u64, registers: u64) -> u64 {
+    let fd: u64 = direct_field(registers, offsets.registers_first);
+    let files: u64 = direct_field(task, offsets.task_files);
+    let table: u64 = direct_field(files, offsets.files_table);
+    let length: u32 = direct_field(table, offsets.table_length);
+    if fd as u32 >= length {
+        return 0;
+    }
+    let files: u64 = direct_field(table, offsets.table_files);
+    direct_field(files, (fd as u32 as u64) << 3)
+}
+
 /// The current task's file of that descriptor, or null.
 #[inline(always)]
 fn file_of(offsets: &Offsets, fd: u32) -> u64 {
@@ -193,9 +207,7 @@ fn file_of(offsets: &Offsets, fd: u32) -> u64 {
 /// Bytes that it is about: what the request has, or the call asks for. `size` is what the twin passed on.
 #[inline(always)]
 pub fn size(given: Given, word: u64, size: u64) -> u64 {
-    let Some(offsets) = offsets() else {
-        return size;
-    };
+    let offsets = offsets();
     match given {
         Given::Registers => field(word, offsets.registers_third),
         Given::Request => field::<u32>(word, offsets.request_length).into(),

@@ -35,9 +35,7 @@ pub fn forked(control: &Control, child: u64) {
     if inherited == 0 {
         return;
     }
-    let Some(offsets) = offsets() else {
-        return;
-    };
+    let offsets = offsets();
     let group: u32 = field(child, offsets.task_group);
     if group == parent {
         return;
@@ -63,14 +61,14 @@ pub fn exited(group: u32, leader: bool) {
     if rules_of(group) == 0 {
         return;
     }
-    let last = match offsets() {
-        Some(offsets) if has(offsets.signal_live) && offsets.signal_live != 0 => {
-            // SAFETY: a helper without arguments.
-            let task = unsafe { bpf_get_current_task() };
-            let signal: u64 = field(task, offsets.task_signal);
-            field::<u32>(signal, offsets.signal_live) == 0
-        }
-        _ => leader,
+    let offsets = offsets();
+    let last = if has(offsets.signal_live) && offsets.signal_live != 0 {
+        // SAFETY: a helper without arguments.
+        let task = unsafe { bpf_get_current_task() };
+        let signal: u64 = field(task, offsets.task_signal);
+        field::<u32>(signal, offsets.signal_live) == 0
+    } else {
+        leader
     };
     if last {
         // It is there, as was just seen; nobody else removes it but the agent.

@@ -23,7 +23,7 @@ fn main() -> Result<()> {
     let _statistics = measure_programs()?;
     match arguments.split_first() {
         Some((first, rest)) if first == "cost" => cost::run(rest),
-        Some((first, _)) if first == "rules" => rules::run(),
+        Some((first, rest)) if first == "rules" => rules::run(rest),
         _ => points::run(&arguments),
     }
 }

@@ -73,14 +73,23 @@ fn comm(rule: u32) -> [u8; 16] {
     comm
 }
 
-/// Prints the rows of a table.
-pub fn run() -> Result<()> {
+/// Prints the rows of a table: all, or those of the points and filters that are named.
+pub fn run(only: &[String]) -> Result<()> {
+    let is_left_out = |names: &[&str], name: &str| {
+        let among = |one: &String| names.contains(&one.as_str());
+        only.iter().any(among) && !only.iter().any(|one| one == name)
+    };
+    let points = ["vfs.read", "block.issue"];
+    let filters = KINDS.map(|(filter, _)| filter);
     for (point, load) in [
         ("vfs.read", (|| load::reads(400_000)) as fn() -> Result<()>),
         ("block.issue", || load::requests(4_000)),
     ] {
         for (kind, nobody) in KINDS {
-            if point == "block.issue" && kind == "--under" {
+            if point == "block.issue" && kind == "--under"
+                || is_left_out(&points, point)
+                || is_left_out(&filters, kind)
+            {
                 continue;
             }
             measure(point, kind, nobody, &load)?;

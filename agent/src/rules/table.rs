@@ -93,6 +93,8 @@ pub fn between(old: &Control, new: &Control) -> Control {
         by: both(old.by, new.by, |old, new| old | new),
         ops: both(old.ops, new.ops, |old, new| old | new),
         sizes: both(old.sizes, new.sizes, |old, new| old | new),
+        size_min: old.size_min.min(new.size_min),
+        size_max: old.size_max.max(new.size_max),
         filtered: old.filtered | new.filtered,
         by_task: old.by_task | new.by_task,
         owned: old.owned | new.owned,
@@ -101,7 +103,7 @@ pub fn between(old: &Control, new: &Control) -> Control {
     }
 }
 
-/// Which users, processes and commands anybody may want, see [`Maybe`].
+/// Which users, processes, commands, devices and directories anybody may want, see [`Maybe`].
 #[must_use]
 pub fn maybe_wanted(table: &Table) -> Maybe {
     let mut wanted = [0; size_of::<Maybe>()];
@@ -116,6 +118,12 @@ pub fn maybe_wanted(table: &Table) -> Maybe {
         for comm in &subjects.comms {
             let key = Wanted::comm(*comm);
             wanted[maybe(Quick::Comm, key.value, key.more)] = 1;
+        }
+        for device in &subjects.devices {
+            wanted[maybe(Quick::Device, (*device).into(), 0)] = 1;
+        }
+        for (inode, _) in &subjects.under {
+            wanted[maybe(Quick::Under, *inode, 0)] = 1;
         }
     }
     wanted

@@ -89,7 +89,7 @@ fn what_cannot_be_undone_ends_all_rules_and_says_so() {
     let Some(place) = Place::new() else { return };
     let agent = with_rule(&place, "iolag-one");
     let before = rules(&agent);
-    freeze(agent.pid(), "CONTROL").unwrap();
+    freeze(agent.pid(), ".data.control").unwrap();
     let frozen = Instant::now();
     for change in [&["remove", "iolag-one"][..], &injection(&["--name", "two"])] {
         let refused = agent.output(change).unwrap();

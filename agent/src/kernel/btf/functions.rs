@@ -46,6 +46,11 @@ impl FunctionIds {
         Ok(Self(ids))
     }
 
+    /// The id of one of them.
+    pub fn id(&self, name: &str) -> Option<u32> {
+        self.0.get(name).copied()
+    }
+
     /// BTF in which these functions have these ids, and which says nothing else.
     ///
     /// # Errors

@@ -75,6 +75,15 @@ impl Vetted {
         Btf::parse(&self.0, Endianness::default()).map_err(|error| failed(error.to_string()))
     }
 
+    /// Whether anything in it has that name.
+    #[must_use]
+    pub fn names(&self, name: &str) -> bool {
+        sections(&self.0).is_ok_and(|(_, strings)| {
+            let mut names = strings.split(|byte| *byte == 0);
+            names.any(|one| one == name.as_bytes())
+        })
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }

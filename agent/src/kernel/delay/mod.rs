@@ -1,57 +1,45 @@
 //! The probe `delay`, loaded and attached.
 
+mod direct;
 mod fields;
 mod functions;
 mod kept;
+mod object;
 mod points;
 mod rules;
 mod trial;
 
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
 
 use agent_common::{
     bucket,
-    catalogue::{Backend, POINTS, Point, Watched},
+    catalogue::{Backend, Watched},
     pod::Counters,
     rules::SLOTS,
 };
 use anyhow::{Context as _, anyhow};
 use aya::{
-    Ebpf, include_bytes_aligned,
+    Ebpf,
     maps::{MapData, PerCpuArray},
-    programs::ProgramType,
-    sys::{BpfHelper, is_helper_supported},
 };
-use aya_log::EbpfLogger;
-use log::{Log, debug, warn};
+use log::warn;
 
-use super::{
-    attach::attach,
-    btf::{FunctionIds, OnDemand, Vetted},
-    host_types::give_back_memory,
-    loader::{self, Given},
-    prog_info::ProgStats,
-};
+use super::{btf::OnDemand, host_types::give_back_memory, loader, prog_info::ProgStats};
 use crate::{
-    failure::{Failure, HOST},
+    failure::Failure,
     functions::Function,
     host::Facts,
-    plan::{Attempt, Choice, PointPlan},
+    plan::{Choice, PointPlan},
 };
 
 pub use fields::Fields;
 use functions::Functions;
+pub use object::KernelLog;
+use object::{Opened, Types};
 pub use points::Attached;
 use points::Points;
 pub use rules::{RuleMaps, RuleSample, WantedSets};
 pub use trial::DelayTrial;
-
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/delay"));
-/// For kernels that have no `bpf_loop`: since 5.17.
-static BOUNDED: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/delay_bounded"));
-
-/// Records that the programs log; readable when the descriptor is.
-pub type KernelLog = EbpfLogger<&'static dyn Log>;
 
 /// What the kernel side recorded at one point since it was attached, over all CPUs.
 #[derive(Clone, Debug)]
@@ -87,25 +75,24 @@ impl DelayProbe {
         facts: &Facts,
     ) -> Result<(Self, Option<KernelLog>), Failure> {
         loader::prepare();
-        let btf = facts.btf.as_deref();
-        let btf = btf.filter(|_| matches!(choice, None | Some(Backend::Fentry)));
-        let fentry = match btf.map(functions_of).transpose() {
-            Ok(functions) => functions,
+        let types = match facts.btf.as_deref().map(Types::read).transpose() {
+            Ok(types) => types.unwrap_or_default(),
             Err(failure) if choice == Some(Backend::Fentry) => return Err(failure),
             Err(failure) => {
-                warn!("fentry is not tried: {failure}");
-                None
+                warn!("fentry and direct reads are not tried: {failure}");
+                Types::default()
             }
         };
-        let mut fentry = OnDemand::new(fentry);
-        let mut ebpf = load_object()?;
-        // Taken before the programs are loaded, so that its map stays open for them.
-        let log = KernelLog::init(&mut ebpf)
-            .map_err(|error| debug!("no log from the kernel side: {error}"))
-            .ok();
-        if let Err(reason) = watch_exit(&mut ebpf) {
+        let Opened {
+            mut ebpf,
+            log,
+            exit,
+        } = object::open(types.cast)?;
+        if let Err(reason) = exit {
             warn!("delays may outlive a killed agent by the time it takes to detach: {reason}");
         }
+        let by_fentry = matches!(choice, None | Some(Backend::Fentry));
+        let mut fentry = OnDemand::new(types.functions.filter(|_| by_fentry));
         let mut points = Points::default();
         for plan in plans {
             points.attach(&mut ebpf, &fentry, plan, choice)?;
@@ -288,56 +275,9 @@ impl DelayProbe {
     }
 }
 
-fn load_object() -> Result<Ebpf, Failure> {
-    let given = Given {
-        globals: &[("AGENT_TGID", std::process::id())],
-        log_level: log::max_level() as u8,
-        ..Given::default()
-    };
-    loader::load(object(), &given)
-        .context("the kernel refused the object")
-        .map_err(|error| Failure::new(HOST, format!("failed to load the delay probe: {error:#}"))
-            .hint("a security module (SELinux, AppArmor), seccomp or lockdown=confidentiality may refuse it, see dmesg; before Linux 5.11 it takes CAP_SYS_RESOURCE or ulimit -l unlimited"))
-}
-
-/// Which object this kernel can load: it is asked, by loading a program that calls the helper. Without an answer it is
-/// taken for a kernel of today, which then says itself what it misses.
-fn object() -> &'static [u8] {
-    match is_helper_supported(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_loop) {
-        Ok(false) => {
-            debug!("this kernel has no bpf_loop: waits are bounded loops");
-            BOUNDED
-        }
-        Ok(true) => OBJECT,
-        Err(error) => {
-            debug!("whether this kernel has bpf_loop: {error}");
-            OBJECT
-        }
-    }
-}
-
 fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<aya::maps::Map> {
     ebpf.take_map(name)
         .ok_or_else(|| anyhow!("the delay object has no map {name}"))
-}
-
-/// Delays end with the agent's exit even while the kernel still takes its links down. Where it cannot be
-/// had, the links' end and the lease do the same, later.
-fn watch_exit(ebpf: &mut Ebpf) -> Result<(), String> {
-    let attempt = Attempt {
-        backend: Backend::Tp,
-        symbol: "sched_process_exit",
-    };
-    attach(ebpf, None, "tp_sched_process_exit", attempt).map(drop)
-}
-
-/// All functions that a point can be at by `fentry`.
-fn functions_of(btf: &Path) -> Result<FunctionIds, Failure> {
-    let further = |point: &'static Point| point.further.iter().flat_map(|one| one.functions);
-    let functions = POINTS
-        .iter()
-        .flat_map(|point| point.functions.iter().chain(further(point)));
-    FunctionIds::find(&Vetted::read(btf)?, functions.copied())
 }
 
 const _: () = assert!(SLOTS * bucket::BUCKETS < u32::MAX as usize);

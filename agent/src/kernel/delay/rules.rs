@@ -55,7 +55,7 @@ pub struct RuleMaps {
 
 impl RuleMaps {
     pub(super) fn take(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
-        let control = take(ebpf, "CONTROL")?;
+        let control = take(ebpf, ".data.control")?;
         let control_fd = match &control {
             Map::Array(data) => data.fd().as_fd().try_clone_to_owned().ok(),
             _ => None,
@@ -73,7 +73,7 @@ impl RuleMaps {
             maybe: Array::try_from(take(ebpf, "MAYBE")?).context("map MAYBE")?,
             pids: HashMap::try_from(take(ebpf, "PIDS")?).context("map PIDS")?,
             named: 0,
-            offsets: Array::try_from(take(ebpf, "OFFSETS")?).context("map OFFSETS")?,
+            offsets: Array::try_from(take(ebpf, ".data.offsets")?).context("map OFFSETS")?,
             untracked: PerCpuArray::try_from(take(ebpf, "UNTRACKED")?).context("map UNTRACKED")?,
         })
     }

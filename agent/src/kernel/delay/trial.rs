@@ -5,7 +5,11 @@ use std::path::Path;
 use agent_common::catalogue::Watched;
 use aya::Ebpf;
 
-use super::{functions::Functions, functions_of, load_object, points::Points, watch_exit};
+use super::{
+    functions::Functions,
+    object::{self, KernelLog, Opened, Types},
+    points::Points,
+};
 use crate::{
     failure::Failure,
     functions,
@@ -21,6 +25,9 @@ pub struct DelayTrial {
     fentry: OnDemand,
     points: Points,
     functions: Functions,
+    exit: Result<(), String>,
+    /// Holds a map that programs name.
+    _log: Option<KernelLog>,
 }
 
 impl DelayTrial {
@@ -30,12 +37,19 @@ impl DelayTrial {
     /// The kernel refuses it.
     pub fn load(facts: &Facts) -> Result<Self, Failure> {
         let btf = facts.btf.as_deref();
-        let fentry = functions_of(btf.unwrap_or(Path::new("/sys/kernel/btf/vmlinux"))).ok();
-        let mut ebpf = load_object()?;
+        let types = Types::read(btf.unwrap_or(Path::new("/sys/kernel/btf/vmlinux")));
+        let types = types.unwrap_or_default();
+        let Opened {
+            mut ebpf,
+            log,
+            exit,
+        } = object::open(types.cast)?;
         Ok(Self {
             functions: Functions::take(&mut ebpf)?,
-            fentry: OnDemand::new(fentry),
+            fentry: OnDemand::new(types.functions),
             points: Points::default(),
+            exit,
+            _log: log,
             ebpf,
         })
     }
@@ -64,8 +78,8 @@ impl DelayTrial {
     ///
     /// # Errors
     /// It cannot.
-    pub fn exit(&mut self) -> Result<(), String> {
-        watch_exit(&mut self.ebpf)
+    pub fn exit(&self) -> Result<(), String> {
+        self.exit.clone()
     }
 
     /// Whether filters can know who submits requests, by `submitters`, and who forks whom; returns where they are told.

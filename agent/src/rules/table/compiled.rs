@@ -105,6 +105,9 @@ impl Compiled {
             self.want(bit, Kind::Under, key);
         }
         if let Some((min, max)) = subjects.size {
+            let control = &mut self.control;
+            control.size_min = control.size_min.min(min);
+            control.size_max = control.size_max.max(max);
             for power in power(min)..=power(max) {
                 self.filter(bit, Kind::Size);
                 self.control.sizes[power as usize] |= bit;
@@ -215,7 +218,13 @@ mod tests {
             ..Subjects::default()
         };
         let compiled = compile(&table(&[placed(&[0], subjects)]), 1).unwrap();
-        let sizes = compiled.control.sizes;
+        let Control {
+            sizes,
+            size_min,
+            size_max,
+            ..
+        } = compiled.control;
+        assert_eq!((size_min, size_max), (4096, 65536));
         for size in [4096, 5000, 65536] {
             assert_eq!(sizes[power(size) as usize], 1, "{size}");
         }

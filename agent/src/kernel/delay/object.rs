@@ -1,0 +1,124 @@
+//! The object `delay`, as this kernel can load it.
+
+use std::path::Path;
+
+use agent_common::catalogue::{Backend, POINTS, Point};
+use anyhow::Context as _;
+use aya::{
+    Ebpf, include_bytes_aligned,
+    programs::ProgramType,
+    sys::{BpfHelper, is_helper_supported},
+};
+use aya_log::EbpfLogger;
+use log::{Log, debug};
+
+use super::direct::{self, Patched};
+use crate::{
+    failure::{Failure, HOST},
+    kernel::{
+        attach::attach,
+        btf::{FunctionIds, Vetted},
+        loader::{self, Given},
+    },
+    plan::Attempt,
+};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/delay"));
+/// For kernels that have no `bpf_loop`: since 5.17.
+static BOUNDED: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/delay_bounded"));
+
+/// Records that the programs log; readable when the descriptor is.
+pub type KernelLog = EbpfLogger<&'static dyn Log>;
+
+/// What is taken from the kernel's types before the object is loaded, by one reading.
+#[derive(Default)]
+pub struct Types {
+    /// All functions that a point can be at by `fentry`.
+    pub functions: Option<FunctionIds>,
+    /// The id of what makes direct reads, if this kernel has them.
+    pub cast: Option<u32>,
+}
+
+impl Types {
+    /// # Errors
+    /// The BTF cannot be read, or cannot be trusted.
+    pub fn read(btf: &Path) -> Result<Self, Failure> {
+        let btf = Vetted::read(btf)?;
+        let further = |point: &'static Point| point.further.iter().flat_map(|one| one.functions);
+        let functions = POINTS
+            .iter()
+            .flat_map(|point| point.functions.iter().chain(further(point)))
+            .chain([&direct::CAST]);
+        let functions = FunctionIds::find(&btf, functions.copied())?;
+        let cast = functions.id(direct::CAST);
+        Ok(Self {
+            cast: cast.filter(|_| btf.names(direct::FEATURE)),
+            functions: Some(functions),
+        })
+    }
+}
+
+/// The object, loaded.
+pub struct Opened {
+    pub ebpf: Ebpf,
+    pub log: Option<KernelLog>,
+    /// Whether the agent's own exit can end its delays, even while the kernel still takes its links down. Where it
+    /// cannot, the links' end and the lease do the same, later.
+    pub exit: Result<(), String>,
+}
+
+/// Loads the object and attaches what watches for the agent's exit. `cast` as in [`Types`].
+///
+/// # Errors
+/// The kernel refuses the object.
+pub fn open(cast: Option<u32>) -> Result<Opened, Failure> {
+    let opened = load(cast)?;
+    match &opened.exit {
+        // That program reads the kernel's memory too. What is said of it without direct reads is what counts.
+        Err(reason) if cast.is_some() => debug!("not by direct reads: {reason}"),
+        _ => return Ok(opened),
+    }
+    drop(opened);
+    load(None)
+}
+
+fn load(cast: Option<u32>) -> Result<Opened, Failure> {
+    let object = object();
+    let cast = cast.filter(|_| object.as_ptr() == OBJECT.as_ptr());
+    let patched = cast.map(|id| Patched::new(object, id));
+    let given = Given {
+        globals: &[("AGENT_TGID", std::process::id())],
+        log_level: log::max_level() as u8,
+        ..Given::default()
+    };
+    let mut ebpf = loader::load(patched.as_ref().map_or(object, Patched::bytes), &given)
+        .context("the kernel refused the object")
+        .map_err(|error| Failure::new(HOST, format!("failed to load the delay probe: {error:#}"))
+            .hint("a security module (SELinux, AppArmor), seccomp or lockdown=confidentiality may refuse it, see dmesg; before Linux 5.11 it takes CAP_SYS_RESOURCE or ulimit -l unlimited"))?;
+    // Taken before the programs are loaded, so that its map stays open for them.
+    let log = KernelLog::init(&mut ebpf)
+        .map_err(|error| debug!("no log from the kernel side: {error}"))
+        .ok();
+    let attempt = Attempt {
+        backend: Backend::Tp,
+        symbol: "sched_process_exit",
+    };
+    let exit = attach(&mut ebpf, None, "tp_sched_process_exit", attempt).map(drop);
+    Ok(Opened { ebpf, log, exit })
+}
+
+/// Which object this kernel can load: it is asked, by loading a program that calls the helper. Without an answer it is
+/// taken for a kernel of today, which then says itself what it misses.
+fn object() -> &'static [u8] {
+    match is_helper_supported(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_loop) {
+        Ok(false) => {
+            debug!("this kernel has no bpf_loop: waits are bounded loops");
+            BOUNDED
+        }
+        Ok(true) => OBJECT,
+        Err(error) => {
+            debug!("whether this kernel has bpf_loop: {error}");
+            OBJECT
+        }
+    }
+}
