@@ -5,6 +5,8 @@
 mod control;
 #[path = "privileged/crowd.rs"]
 mod crowd;
+#[path = "privileged/direct.rs"]
+mod direct;
 #[path = "privileged/doctor.rs"]
 mod doctor;
 #[path = "privileged/events.rs"]

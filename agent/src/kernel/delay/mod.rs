@@ -22,7 +22,7 @@ use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray},
 };
-use log::warn;
+use log::{Level, log, warn};
 
 use super::{btf::OnDemand, host_types::give_back_memory, loader, prog_info::ProgStats};
 use crate::{
@@ -79,7 +79,11 @@ impl DelayProbe {
             Ok(types) => types.unwrap_or_default(),
             Err(failure) if choice == Some(Backend::Fentry) => return Err(failure),
             Err(failure) => {
-                warn!("fentry and direct reads are not tried: {failure}");
+                let level = choice.map_or(Level::Warn, |_| Level::Debug);
+                log!(
+                    level,
+                    "fentry is not tried, nor are direct reads: {failure}"
+                );
                 Types::default()
             }
         };
