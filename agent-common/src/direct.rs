@@ -28,8 +28,6 @@ pub const fn patched(instruction: u64, cast: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     fn patched(instruction: [u8; 8]) -> [u8; 8] {
         super::patched(u64::from_le_bytes(instruction), 0x0102_0304).to_le_bytes()
     }

@@ -65,10 +65,10 @@ pub struct Shared<T>(core::cell::UnsafeCell<T>);
 
 // SAFETY: user space and programs on all CPUs read and write it, word by word, and of any bytes it is a value.
 #[cfg(target_arch = "bpf")]
-unsafe impl<T> Sync for Shared<T> {}
+unsafe impl<T: Copy> Sync for Shared<T> {}
 
 #[cfg(target_arch = "bpf")]
-impl<T> Shared<T> {
+impl<T: Copy> Shared<T> {
     /// What it is until user space writes it.
     #[must_use]
     pub const fn new(value: T) -> Self {
@@ -131,7 +131,7 @@ pub fn readable(address: u64) -> *const u8 {
             out("r3") _,
             out("r4") _,
             out("r5") _,
-            options(pure, nomem, nostack),
+            options(nomem, nostack),
         );
     }
     readable

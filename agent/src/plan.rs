@@ -56,7 +56,7 @@ impl Refusal {
 }
 
 /// What to try at one point, best first, and what need not be tried.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PointPlan {
     pub point: &'static Point,
     pub attempts: Vec<Attempt>,

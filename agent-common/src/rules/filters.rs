@@ -66,15 +66,19 @@ pub enum Quick {
     Pid,
     Comm,
     Device,
-    /// By the inode alone.
+    /// Of a directory, its inode alone, whatever device it is on.
+    Inode,
     Under,
 }
 
 /// Entries of a table, of which one is 1 if a value that folds to its place is wanted.
 const PLACES: usize = 1024;
 
+/// Of tables, and as many more as make a power of two.
+const TABLES: usize = 8;
+
 /// An entry of the map `MAYBE`: 0 is the agent's, 1 what forks have added.
-pub type Maybe = [u8; 8 * PLACES];
+pub type Maybe = [u8; TABLES * PLACES];
 
 /// Where a value is in a [`Maybe`].
 #[inline(always)]

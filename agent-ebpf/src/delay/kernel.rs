@@ -55,7 +55,8 @@ pub fn at<T: Copy + Default>(address: u64) -> T {
 /// As [`at`], only if [`is_direct`].
 #[inline(always)]
 fn direct<T: Copy>(address: u64) -> T {
-    // SAFETY: whatever is there, it is a number wherever this is called; volatile, as it may change meanwhile.
+    // SAFETY: whatever is there, it is a number wherever this is called; volatile, as it may change meanwhile. BPF reads
+    // numbers anywhere, aligned or not, as the kernel's CPU does.
     unsafe { agent_ebpf::readable(address).cast::<T>().read_volatile() }
 }
 

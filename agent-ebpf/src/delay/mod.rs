@@ -122,7 +122,7 @@ fn hit_with<C: EbpfContext>(
         }
         let (word, size) = word();
         let rules = match given {
-            Given::Registers if given.by_number() => plausible::of_call(control, rules, task, word),
+            Given::Registers => plausible::of_call(control, rules, task, word),
             _ => rules,
         };
         (rules, word, size)

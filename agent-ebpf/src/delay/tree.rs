@@ -25,8 +25,13 @@ pub fn may_be_under(dentry: u64, mount: u64) -> bool {
     while step < NEAR {
         let inode: u64 = direct_field(dentry, offsets.dentry_inode);
         let number: u64 = direct_field(inode, offsets.inode_number);
-        if is_wanted(Quick::Under, number, 0) {
-            return true;
+        if is_wanted(Quick::Inode, number, 0) {
+            // All roots of one kind of file system have one number.
+            let sb: u64 = direct_field(dentry, offsets.dentry_sb);
+            let device: u32 = direct_field(sb, offsets.sb_device);
+            if is_wanted(Quick::Under, number, device.into()) {
+                return true;
+            }
         }
         let mut parent: u64 = direct_field(dentry, offsets.dentry_parent);
         if parent == dentry {
@@ -77,7 +82,7 @@ impl Round for Walk {
         }
         let inode: u64 = field(self.dentry, offsets.dentry_inode);
         let number: u64 = field(inode, offsets.inode_number);
-        if is_wanted(Quick::Under, number, 0) {
+        if is_wanted(Quick::Inode, number, 0) {
             self.found |= rules_at(self.dentry, number) & self.sought;
             if self.found == self.sought {
                 return true;

@@ -122,8 +122,9 @@ pub fn maybe_wanted(table: &Table) -> Maybe {
         for device in &subjects.devices {
             wanted[maybe(Quick::Device, (*device).into(), 0)] = 1;
         }
-        for (inode, _) in &subjects.under {
-            wanted[maybe(Quick::Under, *inode, 0)] = 1;
+        for (inode, device) in &subjects.under {
+            wanted[maybe(Quick::Inode, *inode, 0)] = 1;
+            wanted[maybe(Quick::Under, *inode, (*device).into())] = 1;
         }
     }
     wanted
@@ -189,6 +190,35 @@ pub mod tests {
         let meanwhile = between(&before, &after);
         assert_eq!(meanwhile.at[0], 0b010);
         assert_eq!(meanwhile.by[Kind::Uid as usize], 0b110);
+    }
+
+    #[test]
+    fn between_two_tables_sizes_of_either_may_be_wanted() {
+        let of = |size| {
+            let subjects = Subjects {
+                size: Some(size),
+                ..Subjects::default()
+            };
+            compile(&table(&[placed(&[0], subjects)]), 1, &Control::default())
+                .unwrap()
+                .control
+        };
+        let meanwhile = between(&of((10, 20)), &of((100, 200)));
+        assert_eq!((meanwhile.size_min, meanwhile.size_max), (10, 200));
+    }
+
+    #[test]
+    fn what_a_rule_wants_may_be_wanted() {
+        let subjects = Subjects {
+            devices: vec![8 << 20 | 1],
+            under: vec![(2, 8 << 20 | 1)],
+            ..Subjects::default()
+        };
+        let wanted = maybe_wanted(&table(&[placed(&[0], subjects)]));
+        assert_eq!(wanted[maybe(Quick::Device, 8 << 20 | 1, 0)], 1);
+        assert_eq!(wanted[maybe(Quick::Inode, 2, 0)], 1);
+        assert_eq!(wanted[maybe(Quick::Under, 2, 8 << 20 | 1)], 1);
+        assert_eq!(wanted.iter().filter(|place| **place != 0).count(), 3);
     }
 
     #[test]

@@ -19,7 +19,8 @@ const FEATURE: &str = "BPF_FEAT_RDONLY_CAST_TO_VOID";
 const DIRECT: &str = "reads of the kernel's memory are direct";
 const REFUSED: &str = "not by direct reads";
 
-/// What an agent logs that delays a read by its rule for this process.
+/// What an agent logs that delays one read, whoever reads. Whom filters delay, with direct reads where the kernel has
+/// them, is told by the tests of `scope`.
 fn log(place: &Place, prepare: impl FnOnce(&mut Command)) -> String {
     let file = place.dir.join("stderr");
     let mut command = place.command(&["run"]);

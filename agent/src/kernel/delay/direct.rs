@@ -17,17 +17,26 @@ pub struct Patched {
 }
 
 impl Patched {
-    pub fn new(object: &[u8], cast: u32) -> Self {
+    /// `None` if nothing in it reads directly.
+    pub fn new(object: &[u8], cast: u32) -> Option<Self> {
         let word = |bytes: &[u8]| {
             let mut whole = [0; 8];
             whole[..bytes.len()].copy_from_slice(bytes);
-            patched(u64::from_ne_bytes(whole), cast)
+            u64::from_le_bytes(whole)
         };
         // Sections of programs begin at a multiple of 8 bytes, as an instruction has 8.
-        Self {
-            words: object.chunks(8).map(word).collect(),
+        let before = object.chunks(8).map(word);
+        let words: Vec<u64> = before
+            .clone()
+            .map(|word| patched(word, cast).to_le())
+            .collect();
+        let differs = before
+            .zip(&words)
+            .any(|(before, after)| before.to_le() != *after);
+        differs.then_some(Self {
+            words,
             length: object.len(),
-        }
+        })
     }
 
     /// Aligned as the parser needs it.

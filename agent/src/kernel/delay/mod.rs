@@ -22,7 +22,7 @@ use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray},
 };
-use log::{Level, log, warn};
+use log::{Level, debug, log, warn};
 
 use super::{btf::OnDemand, host_types::give_back_memory, loader, prog_info::ProgStats};
 use crate::{
@@ -87,19 +87,34 @@ impl DelayProbe {
                 Types::default()
             }
         };
+        let by_fentry = matches!(choice, None | Some(Backend::Fentry));
+        let mut fentry = OnDemand::new(types.functions.filter(|_| by_fentry));
+        let attached = |opened: Opened| -> Result<(Opened, Points), Failure> {
+            let mut opened = opened;
+            let mut points = Points::default();
+            for plan in plans.iter().cloned() {
+                points.attach(&mut opened.ebpf, &fentry, plan, choice)?;
+            }
+            Ok((opened, points))
+        };
+        let opened = object::open(types.cast)?;
+        let is_direct = opened.is_direct;
+        let (opened, points) = match attached(opened) {
+            Err(failure) if is_direct => {
+                // What is said of it without direct reads is what counts.
+                debug!("{}: {failure}", object::NOT_DIRECT);
+                attached(object::open(None)?)?
+            }
+            other => other?,
+        };
         let Opened {
             mut ebpf,
             log,
             exit,
-        } = object::open(types.cast)?;
+            ..
+        } = opened;
         if let Err(reason) = exit {
             warn!("delays may outlive a killed agent by the time it takes to detach: {reason}");
-        }
-        let by_fentry = matches!(choice, None | Some(Backend::Fentry));
-        let mut fentry = OnDemand::new(types.functions.filter(|_| by_fentry));
-        let mut points = Points::default();
-        for plan in plans {
-            points.attach(&mut ebpf, &fentry, plan, choice)?;
         }
         fentry.forget();
         give_back_memory();

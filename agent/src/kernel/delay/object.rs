@@ -65,7 +65,12 @@ pub struct Opened {
     /// Whether the agent's own exit can end its delays, even while the kernel still takes its links down. Where it
     /// cannot, the links' end and the lease do the same, later.
     pub exit: Result<(), String>,
+    /// Programs read the kernel's memory without a call.
+    pub is_direct: bool,
 }
+
+/// What is logged where direct reads were tried.
+pub const NOT_DIRECT: &str = "not by direct reads";
 
 /// Loads the object and attaches what watches for the agent's exit. `cast` as in [`Types`].
 ///
@@ -73,12 +78,12 @@ pub struct Opened {
 /// The kernel refuses the object.
 pub fn open(cast: Option<u32>) -> Result<Opened, Failure> {
     let opened = load(cast)?;
-    if cast.is_none() {
+    if !opened.is_direct {
         return Ok(opened);
     }
     // That program reads the kernel's memory too. What is said of it without direct reads is what counts.
     if let Err(reason) = &opened.exit {
-        debug!("not by direct reads: {reason}");
+        debug!("{NOT_DIRECT}: {reason}");
         drop(opened);
         return load(None);
     }
@@ -88,8 +93,7 @@ pub fn open(cast: Option<u32>) -> Result<Opened, Failure> {
 
 fn load(cast: Option<u32>) -> Result<Opened, Failure> {
     let object = object();
-    let cast = cast.filter(|_| object.as_ptr() == OBJECT.as_ptr());
-    let patched = cast.map(|id| Patched::new(object, id));
+    let patched = cast.and_then(|id| Patched::new(object, id));
     let given = Given {
         globals: &[("AGENT_TGID", std::process::id())],
         log_level: log::max_level() as u8,
@@ -108,7 +112,12 @@ fn load(cast: Option<u32>) -> Result<Opened, Failure> {
         symbol: "sched_process_exit",
     };
     let exit = attach(&mut ebpf, None, "tp_sched_process_exit", attempt).map(drop);
-    Ok(Opened { ebpf, log, exit })
+    Ok(Opened {
+        ebpf,
+        log,
+        exit,
+        is_direct: patched.is_some(),
+    })
 }
 
 /// Which object this kernel can load: it is asked, by loading a program that calls the helper. Without an answer it is
@@ -124,5 +133,36 @@ fn object() -> &'static [u8] {
             debug!("whether this kernel has bpf_loop: {error}");
             OBJECT
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_common::direct::{CALL, NO};
+
+    use super::*;
+
+    /// Instructions with that number, wherever in them.
+    fn with(object: &[u8], number: i32) -> usize {
+        let is = |word: &&[u8]| word[4..] == number.to_le_bytes();
+        object.chunks_exact(8).filter(is).count()
+    }
+
+    #[test]
+    fn all_reads_of_the_object_can_be_direct() {
+        let (calls, noes) = (with(OBJECT, CALL), with(OBJECT, NO));
+        assert!(calls > 100 && noes > 100, "{calls} calls, {noes} noes");
+        let patched = Patched::new(OBJECT, 7).unwrap();
+        assert_eq!(patched.bytes().len(), OBJECT.len());
+        assert_eq!(
+            (with(patched.bytes(), CALL), with(patched.bytes(), NO)),
+            (0, 0)
+        );
+    }
+
+    #[test]
+    fn none_is_in_the_object_for_older_kernels() {
+        assert_eq!((with(BOUNDED, CALL), with(BOUNDED, NO)), (0, 0));
+        assert!(Patched::new(BOUNDED, 7).is_none());
     }
 }

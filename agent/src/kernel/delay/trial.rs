@@ -43,6 +43,7 @@ impl DelayTrial {
             mut ebpf,
             log,
             exit,
+            ..
         } = object::open(types.cast)?;
         Ok(Self {
             functions: Functions::take(&mut ebpf)?,
