@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::{held::Held, privileges::Who};
+use crate::{
+    held::{Held, dead},
+    privileges::Who,
+};
 
 /// An agent in the background, with a socket in a directory of its own. Dropping it ends it.
 #[derive(Debug)]
@@ -136,14 +139,14 @@ impl Agent {
         unsafe { libc::kill(self.pid, signal) };
     }
 
-    /// Waits until the process is gone.
+    /// Waits until the process runs no more.
     ///
     /// # Errors
-    /// It is still there after `limit`.
+    /// It still does after `limit`.
     pub fn wait_gone(&self, limit: Duration) -> Result<Duration> {
         let start = Instant::now();
-        while Path::new(&format!("/proc/{}", self.pid)).exists() {
-            // A child of ours is gone only when it is waited for; another's is waited for by init.
+        while !dead(self.pid) {
+            // Where this process is init, it is the one to wait for its children.
             // SAFETY: a null status pointer is allowed.
             unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), libc::WNOHANG) };
             if start.elapsed() > limit {

@@ -48,6 +48,21 @@ impl Held {
     }
 }
 
+/// Whether a process runs no more. One that nobody has waited for yet is still listed: init, whose children agents in the
+/// background are, may take seconds to do so on a machine that is busy.
+#[must_use]
+pub fn dead(pid: i32) -> bool {
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else {
+        return true;
+    };
+    let is = |name: &str, value: &str| {
+        let found = status.lines().find_map(|line| line.strip_prefix(name));
+        found.and_then(|found| found.split_whitespace().next()) == Some(value)
+    };
+    // Its first thread is a zombie also while others run; then there are several.
+    is("State:", "Z") && is("Threads:", "1")
+}
+
 /// CPU time of this thread: others may use the machine meanwhile.
 #[must_use]
 pub fn own_time() -> Duration {
