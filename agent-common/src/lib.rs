@@ -13,6 +13,7 @@ pub mod oom;
 pub mod pod;
 pub mod probes;
 pub mod quantiles;
+pub mod recent;
 pub mod rules;
 pub mod series;
 pub mod syscalls;

@@ -19,29 +19,25 @@ mod structure;
 #[path = "block/flags.rs"]
 mod flags;
 mod measure;
+mod recent;
 #[path = "block/starts.rs"]
 mod starts;
 
 use agent_common::{
-    bucket,
     probes::{
         Field, Loss,
         block::{
             metric::{COUNT, DEVICE, QUEUE, SIZE, TOTAL},
-            op,
+            op, recent as recent_value,
         },
     },
+    recent::{Entry, Recent},
     series::{Key, OTHER},
 };
 use agent_ebpf as _;
-use aya_ebpf::{
-    helpers::bpf_ktime_get_ns,
-    macros::{btf_tracepoint, map},
-    maps::PerCpuArray,
-    programs::BtfTracePointContext,
-};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext};
 use flags::{accounted, in_sequence, start_ns};
-use starts::{inserted, issue_ns, issued, not_stamped, remembered, requeued};
+use starts::{inserted, issue_ns, issued, not_stamped, remembered, remembered_near, requeued};
 use structure::{has, read};
 
 #[unsafe(link_section = "license")]
@@ -53,19 +49,6 @@ offsets!(RQ_START_NS RQ_IO_START_NS RQ_CMD_FLAGS RQ_FLAGS RQ_DATA_LEN RQ_QUEUE R
 
 /// Histograms of a series.
 const METRICS: usize = COUNT;
-
-/// The slot that requests of one operation last had on this CPU, and their device.
-#[repr(C)]
-struct Last {
-    /// As in [`Key`].
-    device: u32,
-    /// `OTHER` if none is known: then it is looked up, and counted, each time.
-    slot: u32,
-}
-
-/// By operation: of reads and writes.
-#[map]
-static LAST: PerCpuArray<Last> = PerCpuArray::with_max_entries(op::WRITE + 1, 0);
 
 /// Hook: `TRACE_EVENT(block_rq_issue, TP_PROTO(struct request *rq))`
 #[btf_tracepoint(function = "block_rq_issue")]
@@ -157,25 +140,22 @@ fn plain(request: *const u8, bytes: u32, now_ns: u64) -> Option<()> {
     }
     let start_ns: u64 = read(request, &RQ_START_NS);
     let stamped_ns: u64 = read(request, &RQ_IO_START_NS);
-    let mut row = measure::row(slot(request, op)?)?;
-    let (start, _) = remembered(request)?;
+    let recent = recent::recent()?;
+    let slot = slot(recent, request, op)?;
+    let start = remembered_near(request)?;
     let issue_ns = issue_ns(stamped_ns, start);
     if start_ns == 0 || issue_ns == 0 {
         return None;
     }
     let queue = issue_ns.wrapping_sub(start_ns);
     let device = now_ns.wrapping_sub(issue_ns);
-    let total = now_ns.wrapping_sub(start_ns);
     // Negative ones are larger still.
-    if queue | device | total >= bucket::NEAR {
+    if queue | device > u32::MAX.into() {
         return None;
     }
     start.request = 0;
-    row.record_near(SIZE, bytes.into());
-    row.record_near(QUEUE, queue);
-    row.record_near(DEVICE, device);
-    row.record_near(TOTAL, total);
-    measure::count_alone(Loss::Completions);
+    let values = [queue as u32, device as u32, bytes];
+    recent::append(recent, Entry { slot, values });
     Some(())
 }
 
@@ -238,18 +218,17 @@ fn unusual(request: *const u8, bytes: u32, now_ns: u64, failed: bool) -> u32 {
 }
 
 /// The slot of a read's or write's series, which is known by device and operation, and mostly the same as before on this
-/// CPU.
+/// CPU: `own` has, by operation, the device as in [`Key`], and in the lower half its slot. That is `OTHER` if none is known:
+/// then it is looked up, and counted, each time.
 #[inline(always)]
-fn slot(request: *const u8, op: u32) -> Option<u32> {
+fn slot(recent: &mut Recent, request: *const u8, op: u32) -> Option<u32> {
     let device = device(request);
-    // SAFETY: this CPU's own entry; used by one program.
-    let last = unsafe { &mut *LAST.get_ptr_mut(op)? };
-    if last.device != device || last.slot == OTHER {
+    let last = recent.own.get_mut(op as usize)?;
+    if (*last >> 32) as u32 != device || *last as u32 == OTHER {
         core::intrinsics::cold_path();
-        last.slot = find_slot(request, op);
-        last.device = device;
+        *last = u64::from(device) << 32 | u64::from(find_slot(request, op));
     }
-    Some(last.slot)
+    Some(*last as u32)
 }
 
 /// Out of line, as it is seldom needed, and the program is then short and needs little stack: with 64 bytes

@@ -20,6 +20,14 @@ pub fn opaque(mut value: u64) -> u64 {
     value
 }
 
+/// The compiler leaves stores before it before those after it.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+pub fn in_order() {
+    // SAFETY: no instruction, but as far as the compiler knows memory may be another after it.
+    unsafe { core::arch::asm!("", options(nostack)) };
+}
+
 /// `to - from`. The verifier lets nothing else be computed with a pointer typed by BTF.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]

@@ -4,7 +4,7 @@ use super::{
     ABSENT, Constant, Field, Hook, Metric, Part, Probe, Unit, Value, Variant,
     shorthand::{key, on_request, optional, required, time, tracepoint},
 };
-use crate::catalogue::Backend;
+use crate::{catalogue::Backend, recent::Entry};
 
 /// Its name, for who needs this very probe.
 pub const NAME: &str = "block";
@@ -39,6 +39,37 @@ pub mod op {
             3 | 5 => DISCARD, // DISCARD, SECURE_ERASE
             _ => OTHER,
         }
+    }
+}
+
+/// Sets of requests that are remembered from issue to completion, in the map `.data.starts`, and requests of each.
+pub const SETS: usize = 256;
+pub const WAYS: usize = 3;
+
+/// A set, in words: the second has how many requests of it were issued (count) and, above that, whether one was ever kept
+/// elsewhere.
+pub type Set = [u64; 2 + 2 * WAYS];
+
+/// What is above the count.
+pub const IN_FAR: u64 = 1 << 48;
+
+/// Requests of all sets that were issued (count).
+#[must_use]
+pub fn starts(sets: &[Set; SETS]) -> u64 {
+    sets.iter().map(|set| set[1] % IN_FAR).sum()
+}
+
+/// What an entry records in a metric: it has the times of the queue and of the device (ns), and the size (bytes).
+#[inline(always)]
+#[must_use]
+pub fn recent(entry: &Entry, metric: usize) -> Option<u64> {
+    let [queue, device, size] = entry.values.map(u64::from);
+    match metric {
+        metric::QUEUE => Some(queue),
+        metric::DEVICE => Some(device),
+        metric::TOTAL => Some(queue + device),
+        metric::SIZE => Some(size),
+        _ => None,
     }
 }
 
@@ -140,4 +171,5 @@ pub(super) const PROBE: Probe = Probe {
             value: Value::Enumerator("__RQF_IO_STAT", ABSENT),
         },
     ],
+    recent: Some(recent),
 };

@@ -51,4 +51,5 @@ pub(super) const PROBE: Probe = Probe {
         required("TASK_STACK", &[("task_struct", "stack")]),
         CURRENT_TASK_BTF,
     ],
+    recent: None,
 };

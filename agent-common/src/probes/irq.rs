@@ -68,4 +68,5 @@ pub(super) const PROBE: Probe = Probe {
         },
     ],
     constants: &[],
+    recent: None,
 };

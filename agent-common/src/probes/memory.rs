@@ -171,4 +171,5 @@ pub const PROBE: Probe = Probe {
         optional("OC_CONSTRAINT", &[("oom_control", "constraint")]),
         optional("MEMCG_CGROUP", &[("mem_cgroup", "css.cgroup")]),
     ],
+    recent: None,
 };

@@ -11,7 +11,7 @@ pub mod sched;
 mod shorthand;
 pub mod vfs;
 
-use crate::catalogue::Backend;
+use crate::{catalogue::Backend, recent::Entry};
 
 /// All measuring probes.
 pub const PROBES: &[&Probe] = &[
@@ -39,6 +39,8 @@ pub struct Probe {
     pub parts: &'static [Part],
     /// What the object's read-only globals are set to before it is loaded.
     pub constants: &'static [Constant],
+    /// What an entry of [`crate::recent`] records in a metric, of a probe that writes such down first.
+    pub recent: Option<fn(&Entry, usize) -> Option<u64>>,
 }
 
 #[derive(Debug)]

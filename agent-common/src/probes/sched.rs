@@ -141,4 +141,5 @@ pub(super) const PROBE: Probe = Probe {
         optional("CGROUP_KN", &[("cgroup", "kn")]),
         optional("KN_ID", &[("kernfs_node", "id")]),
     ],
+    recent: None,
 };

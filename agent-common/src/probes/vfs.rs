@@ -143,4 +143,5 @@ pub(super) const PROBE: Probe = Probe {
         optional("TASK_STATUS", &[("task_struct", "thread_info.status")]),
         CURRENT_TASK_BTF,
     ],
+    recent: None,
 };

@@ -1,6 +1,10 @@
 //! What is remembered of requests between issue and completion.
 
-use agent_common::probes::{Field, Loss, block::op};
+use agent_common::probes::{
+    Field, Loss,
+    block::{self, op},
+};
+use agent_ebpf::Shared;
 use aya_ebpf::{
     helpers::{bpf_get_current_comm, bpf_ktime_get_ns},
     macros::map,
@@ -26,14 +30,44 @@ pub struct Start {
 
 const STAMPED: u64 = 1;
 
-/// Requests of one set that can be remembered at once: they fill a cache line.
-const WAYS: usize = 4;
-/// log2 of the sets.
-const SET_BITS: u32 = 12;
+/// Requests of one set that can be remembered beside each other, without those in [`FAR`].
+const WAYS: usize = block::WAYS;
+/// Of one set in [`FAR`], where they fill a cache line.
+const FAR_WAYS: usize = 4;
+/// log2 of the sets there.
+const FAR_BITS: u32 = 12;
 
-/// By address of the request. The same few requests are used again and again, so that their sets stay in the cache.
+/// By address of the request. The same few requests are used again and again, so that their sets stay in the cache; and all
+/// sets are together small enough for the kernel to have them in its own memory, of which a CPU knows where it is. Beyond
+/// 32 KiB it has a map in small pages, and whoever comes there seldom pays more for the walk of the page table than for
+/// the memory. So only those that find no room here are in [`FAR`].
+#[unsafe(link_section = ".data.starts")]
+static STARTS: Shared<[Set; block::SETS]> = Shared::new([Set::EMPTY; block::SETS]);
+
+/// A line of the cache, where the kernel's maps begin at the end of one (6.18) or at the beginning.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Set {
+    reserved: u64,
+    /// Requests that were issued (count), and whether one was ever in [`FAR`]; see [`block::starts`].
+    counts: u64,
+    ways: [Start; WAYS],
+}
+
+impl Set {
+    const EMPTY: Self = Self {
+        reserved: 0,
+        counts: 0,
+        ways: [Start {
+            request: 0,
+            issue_ns: 0,
+        }; WAYS],
+    };
+}
+
+/// Requests that found all ways of their set taken.
 #[map]
-static STARTS: Array<[Start; WAYS]> = Array::with_max_entries(1 << SET_BITS, 0);
+static FAR: Array<[Start; FAR_WAYS]> = Array::with_max_entries(1 << FAR_BITS, 0);
 
 /// Whose request it is.
 #[repr(C)]
@@ -45,9 +79,10 @@ struct Submitter {
     comm: [u8; 16],
 }
 
-/// By set and way.
+/// By set and way: first those of [`STARTS`], then of [`FAR`].
 #[map]
-static SUBMITTERS: Array<Submitter> = Array::with_max_entries(WAYS as u32 * (1 << SET_BITS), 0);
+static SUBMITTERS: Array<Submitter> =
+    Array::with_max_entries((WAYS * block::SETS + FAR_WAYS * (1 << FAR_BITS)) as u32, 0);
 
 /// One entry: not 0 once a request came by that the kernel had not stamped at issue. User space sets it
 /// before, where it knows.
@@ -62,34 +97,69 @@ fn unstamped() -> bool {
         .is_some_and(|flag| unsafe { *flag } != 0)
 }
 
-/// The set of a request. The multiplier is 2^64 divided by the golden ratio (Knuth's multiplicative hashing).
+/// What tells requests apart, in its higher bits. The multiplier is 2^64 divided by the golden ratio (Knuth's multiplicative
+/// hashing).
 #[inline(always)]
-fn set_of(request: *const u8) -> u32 {
-    (number(request, &RQ_START_NS).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SET_BITS)) as u32
+fn hash(request: *const u8) -> u64 {
+    number(request, &RQ_START_NS).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// The entry of a request, or a free one if `or_free`, with its place in `SUBMITTERS`.
+/// The set of a request.
 #[inline(always)]
-fn start(request: *const u8, or_free: bool) -> Option<(&'static mut Start, u32)> {
-    let set = set_of(request);
-    // SAFETY: the kernel gave the pointer. A request is with one CPU at a time; two CPUs that take the same
-    // free entry lose one start, which its completion finds out.
-    let ways = unsafe { &mut *STARTS.get_ptr_mut(set)? };
+fn set_of(request: *const u8) -> (&'static mut Set, usize) {
+    let set = (hash(request) >> (64 - block::SETS.ilog2())) as usize;
+    // SAFETY: it is one of them. A request is with one CPU at a time; two CPUs that take the same free entry lose one
+    // start, which its completion finds out.
+    let place = unsafe { (&raw mut (*STARTS.get_ptr_mut())[0]).add(set) };
+    // SAFETY: as above.
+    (unsafe { &mut *place }, set * WAYS)
+}
+
+/// An entry with its place in `SUBMITTERS`.
+type Found = Option<(&'static mut Start, u32)>;
+
+/// The entry of a request, or a free one if `or_free`.
+#[inline(always)]
+fn start(request: *const u8, or_free: bool) -> Found {
+    let (set, place) = set_of(request);
     // Its own first, which may stand behind one that is free.
-    for (way, start) in ways.iter().enumerate() {
-        if start.request == request as u64 {
-            return Some((&mut ways[way], set * WAYS as u32 + way as u32));
+    if let Some(way) = way_of(&set.ways, request as u64) {
+        return Some((&mut set.ways[way], (place + way) as u32));
+    }
+    if set.counts >= block::IN_FAR {
+        core::intrinsics::cold_path();
+        if let Some(found) = far(request, request as u64) {
+            return Some(found);
         }
     }
     if !or_free {
         return None;
     }
-    for (way, start) in ways.iter().enumerate() {
-        if start.request == 0 {
-            return Some((&mut ways[way], set * WAYS as u32 + way as u32));
-        }
+    if let Some(way) = way_of(&set.ways, 0) {
+        return Some((&mut set.ways[way], (place + way) as u32));
     }
-    None
+    core::intrinsics::cold_path();
+    if set.counts < block::IN_FAR {
+        agent_ebpf::add(&raw mut set.counts, block::IN_FAR);
+    }
+    far(request, 0)
+}
+
+/// Where an entry has that request; 0 for none.
+#[inline(always)]
+fn way_of<const N: usize>(ways: &[Start; N], request: u64) -> Option<usize> {
+    ways.iter().position(|start| start.request == request)
+}
+
+/// The entry in [`FAR`] of a request that has `wanted` as its own. Out of line, as it is seldom needed.
+#[inline(never)]
+fn far(request: *const u8, wanted: u64) -> Found {
+    let set = (hash(request) >> (64 - FAR_BITS)) as u32;
+    // SAFETY: the kernel gave the pointer; as in `set_of`.
+    let ways = unsafe { &mut *FAR.get_ptr_mut(set)? };
+    let way = way_of(ways, wanted)?;
+    let place = WAYS * block::SETS + set as usize * FAR_WAYS + way;
+    Some((&mut ways[way], place as u32))
 }
 
 #[inline(always)]
@@ -117,10 +187,28 @@ pub fn inserted(request: *const u8) {
 /// That a request is handed to the driver.
 #[inline(always)]
 pub fn issued(request: *const u8) {
-    measure::count_alone(Loss::Starts);
+    let (set, _) = set_of(request);
+    agent_ebpf::add(&raw mut set.counts, 1);
+    let [first, others @ ..] = &mut set.ways;
+    // Nearly always: the set is empty, and so was it before. Little code, as that is mostly in no cache either.
+    if !measure::by(Field::Comm)
+        && first.request == 0
+        && others.iter().all(|start| start.request != request as u64)
+        && set.counts < block::IN_FAR
+    {
+        first.request = request as u64;
+        first.issue_ns = stamp();
+        return;
+    }
+    core::intrinsics::cold_path();
+    issued_beside_others(request);
+}
+
+#[inline(never)]
+fn issued_beside_others(request: *const u8) -> u32 {
     let Some((start, place)) = start(request, true) else {
         measure::count(Loss::Lost);
-        return;
+        return 0;
     };
     let by_comm = measure::by(Field::Comm);
     let inserted = by_comm && start.request == request as u64 && start.issue_ns == 0;
@@ -128,9 +216,18 @@ pub fn issued(request: *const u8) {
     if by_comm {
         remember_submitter(place, start_ns(request), inserted);
     }
+    start.issue_ns = stamp();
+    0
+}
+
+/// What is to be remembered of a request that is issued now: when that is, or that the kernel stamps it.
+#[inline(always)]
+fn stamp() -> u64 {
     if has(&PLUG_TIME) || unstamped() {
         // SAFETY: a helper without arguments.
-        start.issue_ns = unsafe { bpf_ktime_get_ns() };
+        unsafe { bpf_ktime_get_ns() }
+    } else {
+        STAMPED
     }
 }
 
@@ -169,6 +266,14 @@ pub fn comm(place: u32) -> Option<[u8; 16]> {
     SUBMITTERS
         .get_ptr(place)
         .map(|entry| unsafe { (*entry).comm })
+}
+
+/// As [`remembered`], in short, of most requests.
+#[inline(always)]
+pub fn remembered_near(request: *const u8) -> Option<&'static mut Start> {
+    let (set, _) = set_of(request);
+    let way = way_of(&set.ways, request as u64)?;
+    Some(&mut set.ways[way]).filter(|start| start.issue_ns != 0)
 }
 
 /// What is remembered of a request that ends here and that was seen to be issued, with its place in `SUBMITTERS`. It must be

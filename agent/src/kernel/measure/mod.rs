@@ -4,23 +4,25 @@ mod events;
 mod mapped;
 mod objects;
 mod read;
+mod recent;
 mod tasks;
 
 use std::os::fd::AsFd as _;
 
 use agent_common::{
-    probes::{Field, LOSSES, Probe},
+    probes::{Field, LOSSES, Loss, Probe, block},
     series::{Key, OTHER, block_size},
 };
 use anyhow::{Context as _, anyhow};
 use aya::{
     Ebpf,
-    maps::{HashMap, Map, MapData, PerCpuArray, Queue, RingBuf},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, Queue, RingBuf},
 };
 use log::debug;
 
 pub use events::EventRing;
 pub use read::{Counts, RawSeries};
+use recent::Recents;
 pub use tasks::Tasks;
 
 use super::{
@@ -46,6 +48,10 @@ pub struct MeasureProbe {
     ebpf: Ebpf,
     series: HashMap<MapData, Key, u32>,
     histograms: MapData,
+    /// Of a probe that writes down first what it puts into histograms.
+    recents: Option<Recents>,
+    /// Where requests are counted that were issued, of the probe `block`.
+    issued: Option<Array<MapData, [block::Set; block::SETS]>>,
     ledger: PerCpuArray<MapData, u64>,
     /// Of a probe that sends events.
     pub events: Option<EventRing>,
@@ -121,12 +127,22 @@ impl MeasureProbe {
         let Map::Array(histograms) = take(&mut ebpf, "HISTOGRAMS")? else {
             anyhow::bail!("HISTOGRAMS is no array");
         };
+        let recents = probe.recent.map(|value| {
+            let map = Array::try_from(take(&mut ebpf, "RECENT")?)?;
+            Ok::<_, anyhow::Error>(Recents::new(map, value))
+        });
+        let recents = recents.transpose()?;
         Ok(Self {
             probe,
             fields: fields.to_vec(),
             parts,
             series: HashMap::try_from(take(&mut ebpf, "SERIES")?)?,
             histograms,
+            recents,
+            issued: match ebpf.take_map(".data.starts") {
+                Some(sets) => Some(Array::try_from(sets)?),
+                None => None,
+            },
             ledger: PerCpuArray::try_from(take(&mut ebpf, "LEDGER")?)?,
             events: match ebpf.take_map("EVENTS") {
                 Some(ring) => Some(EventRing::new(RingBuf::try_from(ring)?)),
@@ -160,6 +176,13 @@ impl MeasureProbe {
                 .context("failed to read LEDGER")?
                 .iter()
                 .sum::<u64>();
+        }
+        if let Some(recents) = &self.recents {
+            sums[Loss::Completions as usize] += recents.completions()?;
+        }
+        if let Some(sets) = &self.issued {
+            let sets = sets.get(&0, 0).context("failed to read .data.starts")?;
+            sums[Loss::Starts as usize] += block::starts(&sets);
         }
         Ok(sums)
     }
@@ -219,13 +242,13 @@ impl MeasureProbe {
         for entry in self.series.iter() {
             slots.push(entry.context("failed to read SERIES")?);
         }
-        read::series(
-            &self.histograms,
-            &slots,
-            self.probe.metrics.len(),
-            self.cpus,
-            by_cpu,
-        )
+        let place = read::Place {
+            histograms: &self.histograms,
+            recents: self.recents.as_ref(),
+            metrics: self.probe.metrics.len(),
+            cpus: self.cpus,
+        };
+        read::series(&place, &slots, by_cpu)
     }
 }
 
@@ -252,13 +275,17 @@ fn load_object(
     let cpus = u32::try_from(cpus)?;
     let slots = u32::try_from(slots)?;
     globals.extend([("BY", by), ("CPUS", cpus)]);
+    let mut max_entries = vec![
+        ("SERIES", slots),
+        ("FREE", slots),
+        ("HISTOGRAMS", slots * cpus),
+    ];
+    if probe.recent.is_some() {
+        max_entries.push(("RECENT", cpus));
+    }
     let given = Given {
         globals: &globals,
-        max_entries: &[
-            ("SERIES", slots),
-            ("FREE", slots),
-            ("HISTOGRAMS", slots * cpus),
-        ],
+        max_entries: &max_entries,
         log_level: 0,
     };
     loader::load(object, &given).context("the kernel refused the object")
@@ -274,7 +301,7 @@ fn enable(ebpf: &mut Ebpf) -> anyhow::Result<()> {
     let Some(map) = ebpf.map_mut("ENABLED") else {
         return Ok(());
     };
-    let mut flag: aya::maps::Array<_, u64> = aya::maps::Array::try_from(map)?;
+    let mut flag: Array<_, u64> = Array::try_from(map)?;
     flag.set(0, 1, 0).context("failed to write ENABLED")
 }
 
@@ -293,7 +320,7 @@ fn stamp_if_needed(ebpf: &mut Ebpf) -> anyhow::Result<()> {
         .map(|devices| devices.flatten().all(|device| throttled(&device.path())))
         .unwrap_or(false);
     if !all {
-        let mut flag: aya::maps::Array<_, u64> = aya::maps::Array::try_from(map)?;
+        let mut flag: Array<_, u64> = Array::try_from(map)?;
         flag.set(0, 1, 0).context("failed to write UNSTAMPED")?;
     }
     Ok(())

@@ -1,10 +1,15 @@
 //! Reading histograms through a mapping.
 
-use agent_common::series::{BUCKETS, Exact, Key, block_size};
+use std::ops::Range;
+
+use agent_common::{
+    bucket,
+    series::{BUCKETS, Exact, Key, block_size},
+};
 use anyhow::bail;
 use aya::maps::MapData;
 
-use super::mapped::Mapped;
+use super::{mapped::Mapped, recent::Recents};
 
 /// What was recorded in one series since its probe was loaded.
 #[derive(Clone, Debug)]
@@ -60,6 +65,15 @@ impl Mapping {
         Ok(Self { mapped, metrics })
     }
 
+    /// What the histograms of these CPUs hold now, of which the first has its block there.
+    fn sum(&self, first: usize, cpus: &Range<usize>, metric: usize) -> Dense {
+        let mut dense = Dense::new();
+        for cpu in cpus.clone() {
+            self.add_to(first + cpu, metric, &mut dense);
+        }
+        dense
+    }
+
     /// Adds what a histogram holds now; programs go on writing meanwhile.
     fn add_to(&self, block: usize, metric: usize, sum: &mut Dense) {
         let start = block * block_size(self.metrics);
@@ -89,13 +103,21 @@ impl Mapping {
     }
 }
 
-struct Dense {
+/// A histogram with all its buckets.
+pub struct Dense {
     sum: u64,
     max: u64,
     counts: [u64; BUCKETS],
 }
 
 impl Dense {
+    /// Records a value, as programs do.
+    pub fn record(&mut self, value: u64) {
+        self.sum = self.sum.wrapping_add(value);
+        self.max = self.max.max(value);
+        self.counts[(bucket::index(value) as usize).min(BUCKETS - 1)] += 1;
+    }
+
     const fn new() -> Self {
         Self {
             sum: 0,
@@ -116,44 +138,59 @@ impl Dense {
     }
 }
 
+/// Where a probe's series are.
+pub struct Place<'a> {
+    pub histograms: &'a MapData,
+    /// What is not in the histograms yet, of a probe that writes it down first.
+    pub recents: Option<&'a Recents>,
+    /// Metrics of a series.
+    pub metrics: usize,
+    pub cpus: usize,
+}
+
 /// Reads the series in `slots`, of which the first is that of all others. Series in which nothing was
 /// recorded are left out.
 ///
 /// # Errors
 /// The mapping is refused.
 pub fn series(
-    map: &MapData,
+    place: &Place<'_>,
     slots: &[(Key, u32)],
-    metrics: usize,
-    cpus: usize,
     by_cpu: bool,
 ) -> anyhow::Result<Vec<RawSeries>> {
     let Some(highest) = slots.iter().map(|(_, slot)| *slot).max() else {
         bail!("no slots to read");
     };
-    let mapping = Mapping::new(map, (highest as usize + 1) * cpus, metrics)?;
-    let groups: Vec<(Option<u32>, std::ops::Range<usize>)> = if by_cpu {
+    let &Place { metrics, cpus, .. } = place;
+    let mapping = Mapping::new(place.histograms, (highest as usize + 1) * cpus, metrics)?;
+    let groups: Vec<(Option<u32>, Range<usize>)> = if by_cpu {
         (0..cpus)
             .map(|cpu| (Some(cpu as u32), cpu..cpu + 1))
             .collect()
     } else {
         vec![(None, 0..cpus)]
     };
+    let mut readers = Vec::new();
+    for (_, range) in &groups {
+        let reader = place.recents.map(|recents| recents.reader(range.clone()));
+        readers.push(reader.transpose()?);
+    }
     let mut all = Vec::new();
-    for (place, (key, slot)) in slots.iter().enumerate() {
-        for (cpu, range) in &groups {
-            let metrics: Vec<Counts> = (0..metrics)
-                .map(|metric| {
-                    let mut dense = Dense::new();
-                    for cpu in range.clone() {
-                        mapping.add_to(*slot as usize * cpus + cpu, metric, &mut dense);
-                    }
-                    dense.sparse()
-                })
-                .collect();
+    for (nth, (key, slot)) in slots.iter().enumerate() {
+        for ((cpu, range), reader) in groups.iter().zip(&mut readers) {
+            let read = || {
+                let metrics = 0..metrics;
+                let read = |metric| mapping.sum(*slot as usize * cpus, range, metric);
+                metrics.map(read).collect::<Vec<Dense>>()
+            };
+            let histograms = match reader {
+                Some(reader) => reader.complete(*slot, read)?,
+                None => read(),
+            };
+            let metrics: Vec<Counts> = histograms.iter().map(Dense::sparse).collect();
             if metrics.iter().any(|counts| !counts.buckets.is_empty()) {
                 all.push(RawSeries {
-                    key: (place > 0).then_some(*key),
+                    key: (nth > 0).then_some(*key),
                     cpu: *cpu,
                     metrics,
                 });
