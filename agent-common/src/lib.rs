@@ -7,6 +7,7 @@
 
 pub mod bucket;
 pub mod catalogue;
+pub mod constant;
 pub mod direct;
 pub mod offsets;
 pub mod oom;

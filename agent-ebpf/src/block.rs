@@ -13,7 +13,6 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features, reason = "atomic addition without an answer")]
 
-#[macro_use]
 mod structure;
 
 #[path = "block/flags.rs"]
@@ -44,7 +43,7 @@ use structure::{has, read};
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-offsets!(RQ_START_NS RQ_IO_START_NS RQ_CMD_FLAGS RQ_FLAGS RQ_DATA_LEN RQ_QUEUE RQ_DISK QUEUE_DISK
+agent_ebpf::constants!(RQ_START_NS RQ_IO_START_NS RQ_CMD_FLAGS RQ_FLAGS RQ_DATA_LEN RQ_QUEUE RQ_DISK QUEUE_DISK
     DISK_MAJOR DISK_MINOR RQ_BIO BIO_BLKG BLKG_BLKCG BLKCG_CGROUP CGROUP_KN KN_ID PLUG_TIME FLUSH_SEQ_BIT IO_STAT_BIT);
 
 /// Histograms of a series.

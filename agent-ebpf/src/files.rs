@@ -1,14 +1,11 @@
 //! Of files: the file system and the device that they are on.
 
-use agent_common::probes::ABSENT;
-use aya_ebpf::{
-    Global,
-    helpers::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel},
-};
+use agent_ebpf::Constant;
+use aya_ebpf::helpers::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel};
 
 use crate::structure::{has, read};
 
-offsets!(FILE_INODE INODE_SB SB_DEV SB_MAGIC DENTRY_SB TASK_FILES FILES_FDT FDT_FD FDT_MAX REGS_NUMBER
+agent_ebpf::constants!(FILE_INODE INODE_SB SB_DEV SB_MAGIC DENTRY_SB TASK_FILES FILES_FDT FDT_FD FDT_MAX REGS_NUMBER
     REGS_FIRST TASK_STATUS CURRENT_TASK_BTF);
 
 /// Device (major << 20 | minor) and magic number; zeroes where there is no file.
@@ -70,8 +67,8 @@ fn untyped(superblock: u64) -> Superblock {
 
 /// Reads a field at an address; 0 if it cannot be read, so that a chain of reads needs no checks between.
 #[inline(always)]
-fn peek<T: Copy + Default>(structure: u64, offset: &Global<u32>) -> T {
-    peek_at(structure + u64::from(offset.load()))
+fn peek<T: Copy + Default>(structure: u64, offset: &impl Constant) -> T {
+    peek_at(structure + offset.load())
 }
 
 #[inline(always)]
@@ -96,7 +93,7 @@ pub fn of_fd(fd: u32) -> Superblock {
 /// The current task's table of files (`struct file **`) and its length.
 #[inline(always)]
 fn table() -> (u64, u32) {
-    if CURRENT_TASK_BTF.load() == ABSENT {
+    if !has(&CURRENT_TASK_BTF) {
         // SAFETY: a helper without arguments.
         let task = unsafe { bpf_get_current_task() };
         let table: u64 = peek(peek(task, &TASK_FILES), &FILES_FDT);
@@ -117,7 +114,7 @@ pub fn is_compat() -> bool {
     if !has(&TASK_STATUS) {
         return false;
     }
-    let status: u32 = if CURRENT_TASK_BTF.load() == ABSENT {
+    let status: u32 = if !has(&CURRENT_TASK_BTF) {
         // SAFETY: a helper without arguments.
         peek(unsafe { bpf_get_current_task() }, &TASK_STATUS)
     } else {

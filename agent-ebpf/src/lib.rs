@@ -20,6 +20,67 @@ pub fn opaque(mut value: u64) -> u64 {
     value
 }
 
+/// A number that the agent knows, see `agent_common::constant`; to the verifier it is a constant.
+#[cfg(target_arch = "bpf")]
+pub trait Constant {
+    /// Its value.
+    fn load(&self) -> u64;
+
+    /// Whether this kernel has what it tells of; else it is `ABSENT`.
+    fn present(&self) -> bool;
+}
+
+#[cfg(target_arch = "bpf")]
+impl Constant for aya_ebpf::Global<u32> {
+    #[inline(always)]
+    fn load(&self) -> u64 {
+        aya_ebpf::Global::load(self).into()
+    }
+
+    #[inline(always)]
+    fn present(&self) -> bool {
+        aya_ebpf::Global::load(self) != agent_common::probes::ABSENT
+    }
+}
+
+/// Constants in instructions, each a unit that is a [`Constant`].
+#[cfg(target_arch = "bpf")]
+#[macro_export]
+macro_rules! constants {
+    ($($name:ident)*) => { $(
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms, reason = "it is used as a constant is")]
+        pub struct $name;
+
+        impl $crate::Constant for $name {
+            #[inline(always)]
+            fn load(&self) -> u64 {
+                $crate::constant::<{ agent_common::constant::id(stringify!($name)) }>()
+            }
+
+            #[inline(always)]
+            fn present(&self) -> bool {
+                // An instruction's number is extended by its sign.
+                $crate::Constant::load(self) != u64::MAX
+            }
+        }
+    )* };
+}
+
+const _: () = assert!(agent_common::probes::ABSENT == u32::MAX);
+
+/// The value of a constant. Not `pure`, or the compiler would keep it in memory.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+#[must_use]
+pub fn constant<const ID: i32>() -> u64 {
+    let value: u64;
+    // SAFETY: gives a register a value.
+    unsafe {
+        core::arch::asm!("{value} = {id}", value = out(reg) value, id = const ID, options(nomem, nostack));
+    }
+    value
+}
+
 /// The compiler leaves stores before it before those after it.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]

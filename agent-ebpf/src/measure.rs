@@ -7,22 +7,20 @@ use agent_common::{
     probes::{Field, LOSSES, Loss},
     series::{BUCKETS, Block, Key, OTHER},
 };
-use agent_ebpf::opaque;
+use agent_ebpf::{Constant as _, opaque};
 use aya_ebpf::{
-    Global,
     bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
     helpers::bpf_get_smp_processor_id,
     macros::map,
     maps::{Array, HashMap, PerCpuArray, Queue},
 };
 
-/// CPUs that the machine may ever have: the stride of a slot in `HISTOGRAMS`.
-#[unsafe(no_mangle)]
-static CPUS: Global<u32> = Global::new(1);
-
-/// Bits of the fields by which series are told apart.
-#[unsafe(no_mangle)]
-static BY: Global<u32> = Global::new(0);
+agent_ebpf::constants!(
+    // CPUs that the machine may ever have: the stride of a slot in `HISTOGRAMS`.
+    CPUS
+    // Bits of the fields by which series are told apart.
+    BY
+);
 
 /// Sized before loading, as are `FREE` and `HISTOGRAMS`.
 #[map]
@@ -40,7 +38,7 @@ static LEDGER: PerCpuArray<u64> = PerCpuArray::with_max_entries(2 * LOSSES as u3
 /// Whether series are told apart by `field`; a constant to the verifier.
 #[inline(always)]
 pub fn by(field: Field) -> bool {
-    BY.load() & field.bit() != 0
+    BY.load() & u64::from(field.bit()) != 0
 }
 
 /// Counts in the ledger. Out of line, as it is seldom needed.
@@ -124,7 +122,7 @@ pub struct Row(&'static mut Block<{ crate::METRICS }>);
 pub fn row(slot: u32) -> Option<Row> {
     // SAFETY: a helper without arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let block = HISTOGRAMS.get_ptr_mut(slot * CPUS.load() + cpu)?;
+    let block = HISTOGRAMS.get_ptr_mut(slot * CPUS.load() as u32 + cpu)?;
     // SAFETY: the kernel gave the pointer, to histograms that no other CPU writes.
     Some(Row(unsafe { &mut *block }))
 }

@@ -11,7 +11,6 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features, reason = "atomic addition without an answer")]
 
-#[macro_use]
 mod structure;
 
 mod enabled;
@@ -46,7 +45,7 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 /// Histograms of a series.
 const METRICS: usize = COUNT;
 
-offsets!(TASK_PID TASK_STATE TASK_ON_CPU TASK_CGROUPS CGROUPS_DEFAULT CGROUP_KN KN_ID);
+agent_ebpf::constants!(TASK_PID TASK_STATE TASK_ON_CPU TASK_CGROUPS CGROUPS_DEFAULT CGROUP_KN KN_ID);
 
 /// A bit of a task's state (`include/linux/sched.h`), since 4.14.
 const TASK_DEAD: u32 = 0x80;

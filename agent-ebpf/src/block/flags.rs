@@ -1,6 +1,7 @@
 //! Flags of a request (`rq_flags`), and what they say of its stamps.
 
 use agent_common::probes::block::op;
+use agent_ebpf::Constant as _;
 
 use crate::{
     FLUSH_SEQ_BIT, IO_STAT_BIT, RQ_CMD_FLAGS, RQ_FLAGS, RQ_START_NS,
@@ -10,14 +11,14 @@ use crate::{
 /// `RQF_FLUSH_SEQ`.
 #[inline(always)]
 pub fn in_sequence() -> u32 {
-    1 << (FLUSH_SEQ_BIT.load() & 31)
+    1 << (FLUSH_SEQ_BIT.load() as u32 & 31)
 }
 
 /// `RQF_IO_STAT`, if the kernel stamps the allocation of such requests only; else 0.
 #[inline(always)]
 pub fn accounted() -> u32 {
     if has(&IO_STAT_BIT) {
-        1 << (IO_STAT_BIT.load() & 31)
+        1 << (IO_STAT_BIT.load() as u32 & 31)
     } else {
         0
     }

@@ -11,12 +11,7 @@ use aya_ebpf::{
     maps::Array,
 };
 
-use crate::{
-    PLUG_TIME, RQ_START_NS,
-    flags::start_ns,
-    measure,
-    structure::{has, number},
-};
+use crate::{PLUG_TIME, flags::start_ns, measure, structure::has};
 
 /// What is remembered of a request between issue and completion.
 #[repr(C)]
@@ -97,11 +92,11 @@ fn unstamped() -> bool {
         .is_some_and(|flag| unsafe { *flag } != 0)
 }
 
-/// What tells requests apart, in its higher bits. The multiplier is 2^64 divided by the golden ratio (Knuth's multiplicative
+/// What tells requests apart, in its higher bits: their distance to what stays where it is. The multiplier is 2^64 divided by the golden ratio (Knuth's multiplicative
 /// hashing).
 #[inline(always)]
 fn hash(request: *const u8) -> u64 {
-    number(request, &RQ_START_NS).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    agent_ebpf::distance(request, STARTS.get_ptr_mut().cast()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// The set of a request.

@@ -9,6 +9,7 @@ mod host_types;
 mod loaded;
 mod loader;
 mod measure;
+mod patched;
 mod perf;
 mod prog_info;
 mod prompt_end;

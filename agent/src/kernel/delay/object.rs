@@ -12,7 +12,8 @@ use aya::{
 use aya_log::EbpfLogger;
 use log::{Log, debug};
 
-use super::direct::{self, Patched};
+use super::direct;
+use crate::kernel::patched::Patched;
 use crate::{
     failure::{Failure, HOST},
     kernel::{
@@ -93,9 +94,9 @@ pub fn open(cast: Option<u32>) -> Result<Opened, Failure> {
 
 fn load(cast: Option<u32>) -> Result<Opened, Failure> {
     let object = object();
-    let patched = cast.and_then(|id| Patched::new(object, id));
+    let patched = cast.and_then(|id| direct::reading_directly(object, id));
     let given = Given {
-        globals: &[("AGENT_TGID", std::process::id())],
+        constants: &[("AGENT_TGID", std::process::id())],
         log_level: log::max_level() as u8,
         ..Given::default()
     };
@@ -152,7 +153,7 @@ mod tests {
     fn all_reads_of_the_object_can_be_direct() {
         let (calls, noes) = (with(OBJECT, CALL), with(OBJECT, NO));
         assert!(calls > 100 && noes > 100, "{calls} calls, {noes} noes");
-        let patched = Patched::new(OBJECT, 7).unwrap();
+        let patched = direct::reading_directly(OBJECT, 7).unwrap();
         assert_eq!(patched.bytes().len(), OBJECT.len());
         assert_eq!(
             (with(patched.bytes(), CALL), with(patched.bytes(), NO)),
@@ -163,6 +164,6 @@ mod tests {
     #[test]
     fn none_is_in_the_object_for_older_kernels() {
         assert_eq!((with(BOUNDED, CALL), with(BOUNDED, NO)), (0, 0));
-        assert!(Patched::new(BOUNDED, 7).is_none());
+        assert!(direct::reading_directly(BOUNDED, 7).is_none());
     }
 }

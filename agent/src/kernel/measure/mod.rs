@@ -21,6 +21,7 @@ use aya::{
 use log::debug;
 
 pub use events::EventRing;
+pub(super) use objects::object;
 pub use read::{Counts, RawSeries};
 use recent::Recents;
 pub use tasks::Tasks;
@@ -265,8 +266,8 @@ fn load_object(
     cpus: usize,
     slots: usize,
 ) -> anyhow::Result<Ebpf> {
-    let object = objects::object(probe.name).context("it has no object")?;
-    let mut globals = probe
+    let object = object(probe.name).context("it has no object")?;
+    let mut constants = probe
         .constants
         .iter()
         .map(|constant| Ok((constant.global, types.constant(constant)?)))
@@ -274,7 +275,7 @@ fn load_object(
     let by: u32 = fields.iter().map(|field| field.bit()).sum();
     let cpus = u32::try_from(cpus)?;
     let slots = u32::try_from(slots)?;
-    globals.extend([("BY", by), ("CPUS", cpus)]);
+    constants.extend([("BY", by), ("CPUS", cpus)]);
     let mut max_entries = vec![
         ("SERIES", slots),
         ("FREE", slots),
@@ -284,7 +285,7 @@ fn load_object(
         max_entries.push(("RECENT", cpus));
     }
     let given = Given {
-        globals: &globals,
+        constants: &constants,
         max_entries: &max_entries,
         log_level: 0,
     };
