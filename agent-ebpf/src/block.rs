@@ -36,7 +36,7 @@ use agent_common::{
 use agent_ebpf as _;
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext};
 use flags::{accounted, in_sequence, start_ns};
-use starts::{inserted, issue_ns, issued, not_stamped, remembered, remembered_near, requeued};
+use starts::{inserted, issue_ns, issued, near, not_stamped, requeued, take};
 use structure::{has, read};
 
 #[unsafe(link_section = "license")]
@@ -118,11 +118,11 @@ pub fn rq_complete(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Records a read or write with both stamps, accounted, of usual times and by itself: nearly all are. `None` and nothing recorded
-/// if it is another, or if series are told apart by what is not cheap to know.
+/// Records a read or write with both stamps, accounted, of usual times and by itself: nearly all are. If it is another, or if
+/// series are told apart by what is not cheap to know, nothing is recorded.
 ///
-/// All that is read from the request is read before `remembered`: the verifier goes through what follows it once for
-/// each way, and a load from a trusted pointer has it search the kernel's BTF by name.
+/// All that is read from the request is read before `near`: the verifier goes through what follows it once for each way, and
+/// a load from a trusted pointer has it search the kernel's BTF by name.
 #[inline(always)]
 fn plain(request: *const u8, bytes: u32, now_ns: u64) -> Option<()> {
     let flags: u32 = read(request, &RQ_CMD_FLAGS);
@@ -141,8 +141,8 @@ fn plain(request: *const u8, bytes: u32, now_ns: u64) -> Option<()> {
     let stamped_ns: u64 = read(request, &RQ_IO_START_NS);
     let recent = recent::recent()?;
     let slot = slot(recent, request, op)?;
-    let start = remembered_near(request)?;
-    let issue_ns = issue_ns(stamped_ns, start);
+    let start = near(request)?;
+    let issue_ns = issue_ns(stamped_ns, start.issue_ns);
     if start_ns == 0 || issue_ns == 0 {
         return None;
     }
@@ -169,20 +169,19 @@ fn unusual(request: *const u8, bytes: u32, now_ns: u64, failed: bool) -> u32 {
     let start_ns = start_ns(request);
     let stamped_ns: u64 = read(request, &RQ_IO_START_NS);
     let mut key = key(request, op);
-    let (start, place) = remembered(request).unzip();
-    let seen = start.is_some();
-    let issue_ns = match start {
-        Some(start) => {
-            start.request = 0;
-            issue_ns(stamped_ns, start)
-        }
-        None if stamped_ns == 0 => 0,
+    let taken = take(request);
+    let seen = taken.issue_ns != 0;
+    let issue_ns = if seen {
+        issue_ns(stamped_ns, taken.issue_ns)
+    } else if stamped_ns == 0 {
+        0
+    } else {
         // Issued before the probe was attached, or there was no room: the kernel's stamps have to do, of
         // which the plug's may be older than the request's own.
-        None => stamped_ns.max(start_ns),
+        stamped_ns.max(start_ns)
     };
     if measure::by(Field::Comm)
-        && let Some(comm) = place.and_then(starts::comm)
+        && let Some(comm) = taken.comm()
     {
         key.comm = comm;
     }
@@ -237,7 +236,7 @@ fn find_slot(request: *const u8, op: u32) -> u32 {
     measure::slot(&key(request, op))
 }
 
-/// Without the command, which only `remembered` knows.
+/// Without the command, which only [`take`] knows.
 #[inline(always)]
 fn key(request: *const u8, op: u32) -> Key {
     let mut key = Key {

@@ -35,6 +35,8 @@ static HISTOGRAMS: Array<Block<{ crate::METRICS }>> = Array::with_max_entries(1,
 #[map]
 static LEDGER: PerCpuArray<u64> = PerCpuArray::with_max_entries(2 * LOSSES as u32, 0);
 
+const _: () = assert!(bucket::SHORT_BUCKETS <= BUCKETS);
+
 /// Whether series are told apart by `field`; a constant to the verifier.
 #[inline(always)]
 pub fn by(field: Field) -> bool {
@@ -121,7 +123,12 @@ pub struct Row(&'static mut Block<{ crate::METRICS }>);
 #[inline(always)]
 pub fn row(slot: u32) -> Option<Row> {
     // SAFETY: a helper without arguments.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
+    row_of(slot, unsafe { bpf_get_smp_processor_id() })
+}
+
+/// The histograms of `slot` on this CPU, whose number is known.
+#[inline(always)]
+pub fn row_of(slot: u32, cpu: u32) -> Option<Row> {
     let block = HISTOGRAMS.get_ptr_mut(slot * CPUS.load() as u32 + cpu)?;
     // SAFETY: the kernel gave the pointer, to histograms that no other CPU writes.
     Some(Row(unsafe { &mut *block }))
@@ -147,20 +154,19 @@ impl Row {
         unsafe { *self.0.counts[metric].get_unchecked_mut(index) += 1 };
     }
 
-    /// Records one value below [`bucket::NEAR`]: shorter than [`Self::record`].
+    /// Records one value below [`bucket::SHORT`], without a branch: where many are recorded in a loop, the verifier goes every
+    /// way through all of them.
     #[inline(always)]
-    pub fn record_near(&mut self, metric: usize, value: u64) {
+    pub fn record_short(&mut self, metric: usize, value: u64) {
         let exact = &mut self.0.exact[metric];
         exact.sum += value;
-        if value > exact.max {
-            exact.max = value;
-        }
-        // As above; every such value has a bucket, which the verifier does not know.
-        let index = opaque(bucket::index(value).into()) as usize;
-        if index < BUCKETS {
-            // SAFETY: just checked.
-            unsafe { *self.0.counts[metric].get_unchecked_mut(index) += 1 };
-        }
+        // All bits where the value is larger. Opaque to LLVM, which otherwise makes a branch of it.
+        let larger = opaque((exact.max.wrapping_sub(value) as i64 >> 63) as u64);
+        exact.max ^= (exact.max ^ value) & larger;
+        // As above.
+        let index = opaque(bucket::index(value).into()) as usize & (bucket::SHORT_BUCKETS - 1);
+        // SAFETY: just bounded, and below `BUCKETS`.
+        unsafe { *self.0.counts[metric].get_unchecked_mut(index) += 1 };
     }
 
     /// Records a time span, unless its end lies before its start.

@@ -16,7 +16,11 @@ static RECENT: Array<Recent> = Array::with_max_entries(1, 0);
 #[inline(always)]
 pub fn recent() -> Option<&'static mut Recent> {
     // SAFETY: a helper without arguments.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
+    of(unsafe { bpf_get_smp_processor_id() })
+}
+
+#[inline(always)]
+fn of(cpu: u32) -> Option<&'static mut Recent> {
     // SAFETY: the kernel gave the pointer, to what no other CPU writes.
     RECENT
         .get_ptr_mut(cpu)
@@ -33,30 +37,35 @@ pub fn append(recent: &mut Recent, entry: Entry) {
     in_order();
     if place == ENTRIES - 1 {
         core::intrinsics::cold_path();
-        recent.moves += 1;
-        in_order();
-        all_to_histograms(recent);
-        in_order();
-        recent.appended += 1;
-        in_order();
-        recent.moves += 1;
+        // SAFETY: a helper without arguments.
+        move_to_histograms(unsafe { bpf_get_smp_processor_id() });
         return;
     }
     recent.appended += 1;
 }
 
-/// Out of line, as it is seldom needed.
+/// Puts all entries into histograms. A global function: the verifier goes through it once, and not for each way to it.
 #[inline(never)]
-fn all_to_histograms(recent: &Recent) -> u32 {
+#[unsafe(no_mangle)]
+pub extern "C" fn move_to_histograms(cpu: u32) -> u64 {
+    let Some(recent) = of(cpu) else {
+        return 0;
+    };
+    recent.moves += 1;
+    in_order();
     for entry in &recent.entries {
-        let Some(mut row) = measure::row(entry.slot) else {
+        let Some(mut row) = measure::row_of(entry.slot, cpu) else {
             continue;
         };
         for metric in 0..crate::METRICS {
             if let Some(value) = crate::recent_value(entry, metric) {
-                row.record_near(metric, value);
+                row.record_short(metric, value);
             }
         }
     }
+    in_order();
+    recent.appended += 1;
+    in_order();
+    recent.moves += 1;
     0
 }

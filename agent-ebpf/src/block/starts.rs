@@ -254,34 +254,64 @@ fn remember_submitter(place: u32, start_ns: u64, inserted: bool) {
     }
 }
 
-/// The command of who submitted the request at that place.
+/// What is remembered of a request that was seen to be issued, of most. It must be forgotten.
 #[inline(always)]
-pub fn comm(place: u32) -> Option<[u8; 16]> {
-    // SAFETY: the kernel gave the pointer; the entry is the request's until its place is free.
-    SUBMITTERS
-        .get_ptr(place)
-        .map(|entry| unsafe { (*entry).comm })
-}
-
-/// As [`remembered`], in short, of most requests.
-#[inline(always)]
-pub fn remembered_near(request: *const u8) -> Option<&'static mut Start> {
+pub fn near(request: *const u8) -> Option<&'static mut Start> {
     let (set, _) = set_of(request);
     let way = way_of(&set.ways, request as u64)?;
     Some(&mut set.ways[way]).filter(|start| start.issue_ns != 0)
 }
 
-/// What is remembered of a request that ends here and that was seen to be issued, with its place in `SUBMITTERS`. It must be
-/// forgotten.
-#[inline(always)]
-pub fn remembered(request: *const u8) -> Option<(&'static mut Start, u32)> {
-    start(request, false).filter(|(start, _)| start.issue_ns != 0)
+/// What was remembered of a request that ends here.
+pub struct Taken {
+    /// As in [`Start`]; 0 if it was not seen to be issued.
+    pub issue_ns: u64,
+    /// Its place in `SUBMITTERS`, if series are told apart by command.
+    place: u32,
 }
 
-/// When it was handed to the driver; 0 if nobody knows. `stamped_ns` is the kernel's own stamp.
+impl Taken {
+    /// The command of who submitted the request.
+    #[inline(always)]
+    pub fn comm(&self) -> Option<[u8; 16]> {
+        if self.issue_ns == 0 {
+            return None;
+        }
+        // SAFETY: the kernel gave the pointer; the entry is the request's until its place is another's.
+        SUBMITTERS
+            .get_ptr(self.place)
+            .map(|entry| unsafe { (*entry).comm })
+    }
+}
+
+/// Forgets a request that was seen to be issued. Out of line, and numbers only: the verifier then goes once through what
+/// follows, and not for each place where it may have been.
 #[inline(always)]
-pub fn issue_ns(stamped_ns: u64, start: &Start) -> u64 {
-    match start.issue_ns {
+pub fn take(request: *const u8) -> Taken {
+    let mut place = 0;
+    let issue_ns = take_into(request, &mut place);
+    Taken { issue_ns, place }
+}
+
+#[inline(never)]
+fn take_into(request: *const u8, place: &mut u32) -> u64 {
+    let Some((start, found)) = start(request, false) else {
+        return 0;
+    };
+    if start.issue_ns == 0 {
+        return 0;
+    }
+    if measure::by(Field::Comm) {
+        *place = found;
+    }
+    start.request = 0;
+    start.issue_ns
+}
+
+/// When it was handed to the driver; 0 if nobody knows. `stamped_ns` is the kernel's own stamp, `remembered` what [`Start`] has.
+#[inline(always)]
+pub fn issue_ns(stamped_ns: u64, remembered: u64) -> u64 {
+    match remembered {
         STAMPED => stamped_ns,
         own => own,
     }

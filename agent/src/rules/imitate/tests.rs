@@ -11,7 +11,7 @@ use super::*;
 fn recorded(name: &str, median_ns: f64, deviation: f64) -> Profile {
     let truth = LogNormal::new(median_ns.ln(), deviation).unwrap();
     let seen = |value: u64| (truth.cdf(value as f64) * 30_000.0).round() as u64;
-    let buckets = (0..bucket::index(bucket::NEAR))
+    let buckets = (0..bucket::index(bucket::SHORT))
         .map(|index| (bucket::lower(index), bucket::last(index) + 1))
         .map(|(lower, upper)| (lower, upper, seen(upper) - seen(lower)))
         .filter(|(.., count)| *count > 0);

@@ -119,7 +119,7 @@ fn of_quantiles(quantile: impl Fn(f64) -> f64) -> Curve {
 fn profile(model: &Model) -> Profile {
     let curve = (model.curve)();
     let seen = |value: u64| (curve.share_below(value as f64) * COUNT).round() as u64;
-    let all = 0..bucket::index(bucket::NEAR);
+    let all = 0..bucket::index(bucket::SHORT);
     let buckets = all
         .map(|index| (bucket::lower(index), bucket::last(index) + 1))
         .map(|(lower, upper)| (lower, upper, seen(upper) - seen(lower)))
