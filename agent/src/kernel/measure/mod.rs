@@ -267,7 +267,7 @@ fn load_object(
     slots: usize,
 ) -> anyhow::Result<Ebpf> {
     let object = object(probe.name).context("it has no object")?;
-    let mut constants = probe
+    let constants = probe
         .constants
         .iter()
         .map(|constant| Ok((constant.global, types.constant(constant)?)))
@@ -275,7 +275,6 @@ fn load_object(
     let by: u32 = fields.iter().map(|field| field.bit()).sum();
     let cpus = u32::try_from(cpus)?;
     let slots = u32::try_from(slots)?;
-    constants.extend([("BY", by), ("CPUS", cpus)]);
     let mut max_entries = vec![
         ("SERIES", slots),
         ("FREE", slots),
@@ -286,6 +285,7 @@ fn load_object(
     }
     let given = Given {
         constants: &constants,
+        offered: &[("BY", by), ("CPUS", cpus)],
         max_entries: &max_entries,
         log_level: 0,
     };
