@@ -37,7 +37,7 @@ pub struct Probe {
     pub ops: &'static [&'static str],
     /// What is attached; every part or, if it is not required, with its reason in each dump.
     pub parts: &'static [Part],
-    /// What the object's read-only globals are set to before it is loaded.
+    /// What the object's constants are, in instructions or read-only globals, before it is loaded.
     pub constants: &'static [Constant],
     /// What an entry of [`crate::recent`] records in a metric, of a probe that writes such down first.
     pub recent: Option<fn(&Entry, usize) -> Option<u64>>,

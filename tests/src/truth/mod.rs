@@ -36,21 +36,12 @@ pub struct Place<'a> {
 /// switches its own trace lacks some too: after one from A to B comes one from C to D on the same CPU.
 ///
 /// # Errors
-/// There are more than that explains: one in 200, and three standard deviations of so rare a thing (Poisson) besides, as at
-/// the beginning there were few starts yet.
+/// There are more than that explains: one in 200.
 fn few_losses(place: &Place<'_>, dump: &Dump) -> Result<u64> {
     let losses = dump.losses()?;
     let starts = dump.ledger("starts")?;
     println!("{losses} losses: {}", dump.0["ledger"]);
-    let usual = starts as f64 / 200.0;
-    let most = match place.emulated {
-        true => 0.0,
-        false => usual + 3.0 * usual.sqrt(),
-    };
-    ensure!(
-        losses as f64 <= most,
-        "{losses} are lost: {}",
-        dump.0["ledger"]
-    );
+    let most = if place.emulated { 0 } else { starts / 200 };
+    ensure!(losses <= most, "{losses} are lost: {}", dump.0["ledger"]);
     Ok(losses)
 }
